@@ -1,0 +1,79 @@
+//! What a child is asked to do with files: load a model, or convert one. Paths only; contents stay on disk.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a model's parts lie. The same words serve a store's blobs and a plain directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFiles {
+    /// As the user wrote it; for messages.
+    pub name: String,
+    /// JSON and template files by their name in the repository (`config.json`, `tokenizer.json` …).
+    pub files: BTreeMap<String, PathBuf>,
+    /// Safetensors files, each with one or many tensors.
+    pub tensors: Vec<PathBuf>,
+    /// A Modelfile's TEMPLATE, if it has one.
+    #[serde(default)]
+    pub template: Option<String>,
+    #[serde(default)]
+    pub renderer: Option<String>,
+    #[serde(default)]
+    pub parser: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadModel {
+    pub model: ModelFiles,
+    /// Upper limit of the context a sequence may use; `None`: the model's own.
+    #[serde(default)]
+    pub context_tokens_max: Option<u32>,
+    #[serde(default)]
+    pub threads: Option<u32>,
+}
+
+/// What a runner says about itself when the model is ready.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadedModel {
+    pub architecture: String,
+    pub context_tokens_max: u32,
+    /// `cpu`, `metal` or `cuda`.
+    pub device: String,
+    pub memory_bytes: u64,
+}
+
+/// Import files into a store as one model's layers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Convert {
+    /// The source's files by their relative name.
+    pub files: BTreeMap<String, PathBuf>,
+    /// The store's root directory, where blobs are written.
+    pub store: PathBuf,
+    #[serde(default)]
+    pub quantize: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConvertProgress {
+    pub status: String,
+    pub completed_bytes: u64,
+    pub total_bytes: u64,
+}
+
+/// A blob that a conversion wrote (or found); the words of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewLayer {
+    pub media_type: String,
+    pub digest: String,
+    pub size_bytes: u64,
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Converted {
+    pub layers: Vec<NewLayer>,
+    /// Fields of the manifest's config blob.
+    pub config: serde_json::Value,
+}
