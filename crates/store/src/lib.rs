@@ -1,1 +1,35 @@
-//! Not written yet.
+//! Models on disk: names, manifests, blobs, Modelfiles, in Ollama's own layout, so that both programs can share a store.
+//!
+//! Knows files and nothing else: no HTTP, no tensors' meaning, no threads. Several processes may use one store at once;
+//! what keeps it whole:
+//! - a blob or manifest appears under its name only when it is complete, on disk and verified (temporary file, fsync,
+//!   rename);
+//! - a manifest is written only while all its blobs are there, under the same lock under which blobs are removed;
+//! - the root is created by the first write, so a store that cannot be written can still be read.
+
+mod blob;
+mod capability;
+mod create;
+mod digest;
+mod disk;
+mod error;
+mod facts;
+mod go_json;
+mod header;
+mod manifest;
+mod model;
+pub mod modelfile;
+mod name;
+mod root;
+
+pub use blob::{BlobWriter, FinishedBlob, NewLayer};
+pub use capability::Capability;
+pub use create::{CreateStep, Recipe};
+pub use digest::{Digest, DigestError};
+pub use error::{Error, Result};
+pub use facts::{ConfigFacts, ModelInfo, parameter_size};
+pub use header::{TensorInfo, tensors_of_file};
+pub use manifest::{Config, Draft, Layer, MANIFEST_TYPE, Manifest, media};
+pub use model::{Model, StoredMessage};
+pub use name::{Name, NameError};
+pub use root::Store;
