@@ -1,1 +1,17 @@
-//! Not written yet.
+//! The step loop of one loaded model: batcher, prefix cache, sampler, text out.
+//!
+//! A request becomes a sequence; the batcher decides which sequences are in a step, the executor computes it, the output
+//! side turns drawn tokens into text. Knows no HTTP and no architecture by name; everything runs on one thread, and
+//! commands come between steps.
+
+mod batcher;
+mod executor;
+mod output;
+mod prefix;
+mod sampling;
+#[cfg(test)]
+mod scripted;
+mod sequence;
+#[cfg(test)]
+mod simulation;
+mod steps;
