@@ -11,7 +11,10 @@
 mod error;
 mod facade;
 mod files;
-
+mod pieces;
+#[cfg(test)]
+mod random;
+mod specials;
 mod stop;
 mod stream;
 mod template;
