@@ -6,10 +6,11 @@
 //! ends with exactly one last event, whatever happens to the child; a slow reader pauses its own request only.
 
 mod client;
+mod commands;
 mod error;
 pub mod scripted;
 mod serve;
 
 pub use client::{Child, Conversion, ConversionEvent, EventStream, Launch, Runner};
 pub use error::Error;
-pub use serve::{serve, serve_convert, serve_convert_stdin, serve_stdin};
+pub use serve::{Ready, serve, serve_convert, serve_convert_stdin, serve_stdin};
