@@ -1,14 +1,41 @@
 //! Files named by their content.
+//!
+//! A blob is written under a temporary name in `blobs/`, hashed on the way, and gets its own name only when it is
+//! complete, synced and of the expected digest. Two writers of one blob do not disturb each other: both rename equal
+//! bytes to the same name.
 
-use std::io;
-use std::path::PathBuf;
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use crate::{Digest, Layer, Result, Store};
+use sha2::{Digest as _, Sha256};
+use tempfile::TempPath;
 
-/// Writes one blob: hashes while writing, appears under its name only in [`BlobWriter::finish`]. Dropped before that,
-/// it leaves nothing behind.
+use crate::error::Doing;
+use crate::{Digest, Error, Layer, Result, Store, disk};
+
+/// Bytes moved at once when a blob is copied. Price: this much memory.
+const COPY_BYTES: usize = 1 << 20;
+
+/// Writes one blob. Dropped before [`BlobWriter::finish`], it leaves nothing behind.
 #[derive(Debug)]
-pub struct BlobWriter {}
+pub struct BlobWriter {
+    store: Store,
+    file: File,
+    temporary: TempPath,
+    hash: Sha256,
+    written_bytes: u64,
+    announced_bytes: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FinishedBlob {
+    pub digest: Digest,
+    pub size_bytes: u64,
+    /// An equal blob was there already.
+    pub existed: bool,
+}
 
 /// A layer and whether its blob was there already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,59 +47,176 @@ pub struct NewLayer {
 impl Store {
     /// Where a blob lies: in the root, else in the builtin store; where it would lie if it is in neither.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.root.join("blobs").join(digest.file_name())
+        let own = self.own_blob_path(digest);
+        if own.is_file() {
+            return own;
+        }
+        let builtin = self.builtin.as_ref().map(|root| blob_in(root, digest));
+        builtin.filter(|path| path.is_file()).unwrap_or(own)
     }
 
     pub fn has(&self, digest: &Digest) -> bool {
         self.blob_path(digest).is_file()
     }
 
-    /// Starts a blob. `size_bytes`, where known, is checked against the free space first.
+    /// Starts a blob. `size_bytes`, where known, is compared with the free space first.
     pub fn blob_writer(&self, size_bytes: Option<u64>) -> Result<BlobWriter> {
-        let _ = size_bytes;
-        unimplemented!()
+        let directory = self.make_directory(&self.root.join("blobs"))?;
+        if let Some(needed_bytes) = size_bytes {
+            self.check_room(needed_bytes)?;
+        }
+        let (file, temporary) = self.temporary(&directory)?.into_parts();
+        Ok(BlobWriter {
+            store: self.clone(),
+            file,
+            temporary,
+            hash: Sha256::new(),
+            written_bytes: 0,
+            announced_bytes: size_bytes,
+        })
     }
 
     /// Stores `bytes` unless they are there.
     pub fn new_layer(&self, media_type: &str, bytes: &[u8]) -> Result<NewLayer> {
-        let _ = (media_type, bytes);
-        unimplemented!()
+        let (digest, size_bytes) = (Digest::of(bytes), bytes.len() as u64);
+        let existed = self.reuse(&digest, Some(size_bytes))?;
+        if !existed {
+            let mut writer = self.blob_writer(Some(size_bytes))?;
+            writer.write(bytes)?;
+            writer.finish(Some(&digest))?;
+        }
+        Ok(NewLayer { layer: layer(media_type, digest, size_bytes), existed })
     }
 
     /// A layer for a blob that is there (copied into the root if only the builtin store has it).
     pub fn existing_layer(&self, media_type: &str, digest: &Digest) -> Result<Layer> {
-        let _ = (media_type, digest);
-        unimplemented!()
+        if !self.reuse(digest, None)? {
+            return Err(Error::MissingBlob(*digest));
+        }
+        let path = self.own_blob_path(digest);
+        let size_bytes = path.metadata().doing("cannot look at", &path)?.len();
+        Ok(layer(media_type, *digest, size_bytes))
+    }
+
+    pub(crate) fn own_blob_path(&self, digest: &Digest) -> PathBuf {
+        blob_in(&self.root, digest)
+    }
+
+    /// Makes sure that the root has this blob, from the builtin store if need be, and marks it as used just now, which
+    /// protects it from being cleared away. False if nobody has it, or only with another size.
+    pub(crate) fn reuse(&self, digest: &Digest, size_bytes: Option<u64>) -> Result<bool> {
+        let path = self.own_blob_path(digest);
+        if is_blob(&path, size_bytes) {
+            touch(&path);
+            return Ok(true);
+        }
+        let builtin = self.builtin.as_ref().map(|root| blob_in(root, digest));
+        match builtin.filter(|path| is_blob(path, size_bytes)) {
+            Some(path) => self.copy_in(&path, digest).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn copy_in(&self, path: &Path, digest: &Digest) -> Result<()> {
+        let mut from = File::open(path).doing("cannot open", path)?;
+        let size_bytes = from.metadata().doing("cannot look at", path)?.len();
+        let mut writer = self.blob_writer(Some(size_bytes))?;
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            match from.read(&mut buffer).doing("cannot read", path)? {
+                0 => break,
+                count => writer.write(&buffer[..count])?,
+            }
+        }
+        writer.finish(Some(digest)).map(|_| ())
+    }
+
+    pub(crate) fn temporary(&self, directory: &Path) -> Result<tempfile::NamedTempFile> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("new-").suffix(".tmp");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(Permissions::from_mode(0o644));
+        }
+        builder.tempfile_in(directory).map_err(|error| self.not_writable(error))
     }
 }
 
 impl BlobWriter {
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let _ = bytes;
-        unimplemented!()
+        self.file.write_all(bytes).map_err(|error| self.failed(error, bytes.len()))?;
+        self.hash.update(bytes);
+        self.written_bytes += bytes.len() as u64;
+        Ok(())
     }
 
-    /// Verifies the digest, if one is expected, and puts the blob into its place. `existed` tells that an equal one
-    /// was there.
+    /// Verifies the digest, if one is expected, and puts the blob into its place.
     pub fn finish(self, expected: Option<&Digest>) -> Result<FinishedBlob> {
-        let _ = expected;
-        unimplemented!()
+        let digest = Digest::finish(self.hash.clone());
+        if let Some(&expected) = expected.filter(|&&expected| expected != digest) {
+            return Err(Error::DigestMismatch { expected, got: digest });
+        }
+        let finished = |existed| FinishedBlob { digest, size_bytes: self.written_bytes, existed };
+        let path = self.store.own_blob_path(&digest);
+        if is_blob(&path, Some(self.written_bytes)) {
+            touch(&path);
+            return Ok(finished(true));
+        }
+        self.file.sync_all().map_err(|error| self.failed(error, 0))?;
+        let done = finished(false);
+        self.temporary.persist(&path).map_err(|e| e.error).doing("cannot rename to", &path)?;
+        disk::sync_directory(&path);
+        Ok(done)
+    }
+
+    fn failed(&self, error: io::Error, more_bytes: usize) -> Error {
+        if !disk::is_full(&error) {
+            let path = self.temporary.to_path_buf();
+            return Error::Io { doing: "cannot write", path, source: error };
+        }
+        let so_far = self.written_bytes + more_bytes as u64;
+        Error::DiskFull {
+            needed_bytes: self.announced_bytes.unwrap_or(so_far).max(so_far),
+            free_bytes: self.store.free_bytes().unwrap_or(0),
+        }
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FinishedBlob {
-    pub digest: Digest,
-    pub size_bytes: u64,
-    pub existed: bool,
-}
-
-impl io::Write for BlobWriter {
+impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         BlobWriter::write(self, bytes).map(|()| bytes.len()).map_err(io::Error::other)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+fn blob_in(root: &Path, digest: &Digest) -> PathBuf {
+    root.join("blobs").join(digest.file_name())
+}
+
+fn layer(media_type: &str, digest: Digest, size_bytes: u64) -> Layer {
+    Layer {
+        media_type: media_type.to_owned(),
+        digest,
+        size_bytes,
+        from: String::new(),
+        name: String::new(),
+    }
+}
+
+/// A file of the wrong size under a digest's name was cut off by something: it is written anew.
+fn is_blob(path: &Path, size_bytes: Option<u64>) -> bool {
+    let found = path.metadata().ok().filter(|found| found.is_file());
+    found.is_some_and(|found| size_bytes.is_none_or(|size| size == found.len()))
+}
+
+/// Only a protection against clearing away, so a store that refuses it is as good as one that allows it.
+fn touch(path: &Path) {
+    let touched = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    if let Err(error) = touched {
+        tracing::debug!(path = %path.display(), %error, "the time of a blob cannot be set");
     }
 }

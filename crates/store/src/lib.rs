@@ -14,6 +14,7 @@ mod digest;
 mod disk;
 mod error;
 mod facts;
+mod find;
 mod go_json;
 mod header;
 mod manifest;
@@ -23,12 +24,14 @@ mod name;
 mod root;
 
 pub use blob::{BlobWriter, FinishedBlob, NewLayer};
-pub use capability::Capability;
+pub use capability::{Capability, chat_template_of};
 pub use create::{CreateStep, Recipe};
 pub use digest::{Digest, DigestError};
 pub use error::{Error, Result};
-pub use facts::{ConfigFacts, ModelInfo, parameter_size};
-pub use header::{TensorInfo, tensors_of_file};
+pub use facts::{
+    ConfigFacts, ModelInfo, TensorInfo, logical_tensors, parameter_size, parse_python_json,
+};
+pub use header::{SafetensorsHeader, StoredTensor};
 pub use manifest::{Config, Draft, Layer, MANIFEST_TYPE, Manifest, media};
 pub use model::{Model, StoredMessage};
 pub use name::{Name, NameError};

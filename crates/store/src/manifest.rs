@@ -4,11 +4,13 @@
 //! tolerantly: keys that we do not know are kept in the config and skipped in the manifest.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::Digest;
+use crate::model::read_small;
+use crate::{Digest, Error, Result};
 
 pub const MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
@@ -117,6 +119,15 @@ pub struct Draft {
     pub tensor_prefix: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub config: String,
+}
+
+/// A manifest and its bytes, whose digest is the model's.
+pub(crate) fn read_manifest(path: &Path) -> Result<(Manifest, Vec<u8>)> {
+    let bytes = read_small(path)?;
+    match serde_json::from_slice(&bytes) {
+        Ok(manifest) => Ok((manifest, bytes)),
+        Err(error) => Err(Error::Damaged { path: path.to_owned(), detail: error.to_string() }),
+    }
 }
 
 impl Manifest {
