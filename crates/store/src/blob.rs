@@ -220,3 +220,128 @@ fn touch(path: &Path) {
         tracing::debug!(path = %path.display(), %error, "the time of a blob cannot be set");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scene;
+
+    /// Written in pieces of `piece` bytes.
+    fn write(store: &Store, bytes: &[u8], piece: usize) -> Result<FinishedBlob> {
+        let mut writer = store.blob_writer(Some(bytes.len() as u64))?;
+        bytes.chunks(piece).try_for_each(|bytes| writer.write(bytes))?;
+        writer.finish(Some(&Digest::of(bytes)))
+    }
+
+    #[test]
+    fn what_is_written_is_there() {
+        let scene = Scene::new();
+        let bytes = vec![7; 3 << 20];
+        let first = write(&scene.store, &bytes, 65_537).unwrap();
+        assert_eq!((first.size_bytes, first.existed), (3 << 20, false));
+        assert_eq!(std::fs::read(scene.store.blob_path(&first.digest)).unwrap(), bytes);
+        assert!(write(&scene.store, &bytes, 1 << 20).unwrap().existed);
+        let layer = scene.store.new_layer("x", &bytes).unwrap();
+        assert!(layer.existed);
+        assert_eq!(scene.store.existing_layer("x", &first.digest).unwrap(), layer.layer);
+        assert_eq!(scene.files(), [format!("blobs/{}", first.digest.file_name())]);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode =
+                scene.store.blob_path(&first.digest).metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o600, 0o600);
+        }
+    }
+
+    #[test]
+    fn nothing_stays_of_a_blob_that_is_not_finished() {
+        let scene = Scene::new();
+        let mut writer = scene.store.blob_writer(None).unwrap();
+        writer.write(b"half").unwrap();
+        assert_eq!(scene.files().len(), 1, "the temporary file");
+        drop(writer);
+        assert!(scene.files().is_empty());
+
+        let mut writer = scene.store.blob_writer(None).unwrap();
+        writer.write(b"this is no model\n").unwrap();
+        let zeros = Digest::parse(&format!("sha256:{}", "0".repeat(64))).unwrap();
+        let error = writer.finish(Some(&zeros)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "digest mismatch, expected \"{zeros}\", got \
+                 \"sha256:a160c4b3d050d84f07a00a70194c29c3d3e18a603ed27ce407eaa6ad1c9546ea\""
+            )
+        );
+        assert!(scene.files().is_empty());
+        let missing = scene.store.existing_layer("x", &zeros).unwrap_err();
+        assert!(matches!(missing, Error::MissingBlob(digest) if digest == zeros));
+    }
+
+    #[test]
+    fn a_blob_that_was_cut_off_is_written_anew() {
+        let scene = Scene::new();
+        let blob = write(&scene.store, b"whole", 5).unwrap();
+        let path = scene.store.blob_path(&blob.digest);
+        std::fs::write(&path, b"who").unwrap();
+        assert!(!write(&scene.store, b"whole", 5).unwrap().existed);
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        std::fs::write(&path, b"who").unwrap();
+        assert!(!scene.store.new_layer("x", b"whole").unwrap().existed);
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn using_a_blob_renews_its_time() {
+        let scene = Scene::new();
+        let blob = write(&scene.store, b"old", 3).unwrap();
+        let path = scene.store.blob_path(&blob.digest);
+        let long_ago = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+        assert!(scene.store.new_layer("x", b"old").unwrap().existed);
+        assert!(path.metadata().unwrap().modified().unwrap() > long_ago);
+    }
+
+    #[test]
+    fn writers_of_one_blob_do_not_disturb_each_other() {
+        let scene = Scene::new();
+        let bytes: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+        std::thread::scope(|scope| {
+            for piece in [1_000, 3_333, 50_000, 799_999] {
+                let (store, bytes) = (&scene.store, &bytes);
+                scope.spawn(move || write(store, bytes, piece).unwrap());
+            }
+        });
+        let path = scene.store.blob_path(&Digest::of(&bytes));
+        assert_eq!(std::fs::read(path).unwrap(), bytes);
+        assert_eq!(scene.files().len(), 1);
+    }
+
+    #[test]
+    fn a_blob_that_cannot_fit_is_not_begun() {
+        let scene = Scene::new();
+        let error = scene.store.blob_writer(Some(u64::MAX)).unwrap_err();
+        let Error::DiskFull { needed_bytes, free_bytes } = error else { panic!("{error}") };
+        assert_eq!(needed_bytes, u64::MAX);
+        assert!(free_bytes > 0);
+        assert!(scene.files().is_empty());
+    }
+
+    /// The device answers every write as a full disk does.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_disk_that_fills_up_is_told_with_numbers() {
+        let scene = Scene::new();
+        let mut writer = scene.store.blob_writer(Some(100)).unwrap();
+        writer.file = File::options().write(true).open("/dev/full").unwrap();
+        let error = writer.write(b"some bytes").unwrap_err();
+        assert!(
+            matches!(error, Error::DiskFull { needed_bytes: 100, free_bytes } if free_bytes > 0),
+            "{error}"
+        );
+        assert!(error.hint().is_some());
+        drop(writer);
+        assert!(scene.files().is_empty());
+    }
+}

@@ -38,9 +38,11 @@ pub enum CreateStep {
 impl Recipe {
     /// Starts from a model (of the builtin store too).
     pub fn from_model(model: &Model) -> Recipe {
+        let from = model.name.to_string();
+        let layers = model.manifest.layers.iter();
         Recipe {
             config: model.config.clone(),
-            layers: model.manifest.layers.clone(),
+            layers: layers.map(|layer| Layer { from: from.clone(), ..layer.clone() }).collect(),
             ..Recipe::default()
         }
     }
@@ -136,5 +138,124 @@ impl fmt::Display for CreateStep {
             CreateStep::CreatedLayer(digest) => write!(f, "creating new layer {digest}"),
             CreateStep::WritingManifest => write!(f, "writing manifest"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scene;
+    use serde_json::json;
+
+    /// The status lines, with the short names that the goldens of real Ollama give the digests.
+    fn create(scene: &Scene, name: &str, recipe: Recipe) -> (Model, Vec<String>) {
+        let mut told = Vec::new();
+        let mut step = |step: CreateStep| told.push(step.to_string());
+        let model = scene.store.create(&Name::parse(name).unwrap(), recipe, &mut step).unwrap();
+        let short = |line: &String| {
+            line.split_at(line.find(':').map_or(line.len(), |at| at + 5)).0.to_owned()
+        };
+        (model, told.iter().map(short).collect())
+    }
+
+    const TEMPLATE: &str = "{{- if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ end }}{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n";
+
+    fn base(scene: &Scene) -> Recipe {
+        Recipe {
+            layers: vec![scene.layer(media::TENSOR, b"weights"), scene.layer(media::JSON, b"{}")],
+            template: Some(TEMPLATE.to_owned()),
+            params: [
+                ("temperature", json!(0)),
+                ("seed", json!(1)),
+                ("num_predict", json!(16.0)),
+                ("stop", json!(["<|im_start|>", "<|im_end|>"])),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
+            ..Recipe::default()
+        }
+    }
+
+    fn message(role: &str, content: &str) -> StoredMessage {
+        StoredMessage { role: role.into(), content: content.into(), ..StoredMessage::default() }
+    }
+
+    #[test]
+    fn layers_have_the_digests_of_real_ollama() {
+        let scene = Scene::new();
+        let (tiny, told) = create(&scene, "tiny", base(&scene));
+        assert_eq!(
+            told[1..],
+            [
+                "creating new layer sha256:aeab",
+                "creating new layer sha256:a0b1",
+                "writing manifest"
+            ]
+        );
+        assert!(told[0].starts_with("using existing layer"), "{told:?}");
+        assert_eq!(told.len(), 4, "weights and files are one step");
+
+        let recipe = Recipe {
+            system: Some("You are terse.".into()),
+            params: [
+                ("temperature", json!(0)),
+                ("top_k", json!(20)),
+                ("stop", json!(["<|im_end|>", "STOP"])),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
+            messages: vec![message("user", "hi"), message("assistant", "hello")],
+            licenses: vec!["MIT".into(), "second license".into()],
+            ..Recipe::from_model(&tiny)
+        };
+        let (model, told) = create(&scene, "tinysys", recipe);
+        assert_eq!(
+            told[1..],
+            [
+                "using existing layer sha256:aeab",
+                "creating new layer sha256:97dd",
+                "creating new layer sha256:e5dc",
+                "creating new layer sha256:8617",
+                "creating new layer sha256:436b",
+                "creating new layer sha256:ac29",
+                "writing manifest",
+            ]
+        );
+        assert_eq!(model.parent(), "tiny:latest");
+        assert_eq!(model.params["num_predict"], json!(16));
+        assert_eq!(model.params["top_k"], json!(20));
+        assert_eq!(model.system.as_deref(), Some("You are terse."));
+        assert_eq!(model.licenses, ["MIT", "second license"]);
+        assert_eq!(model.messages[1], message("assistant", "hello"));
+        assert_eq!(tiny.parent(), "");
+    }
+
+    #[test]
+    fn a_replaced_model_leaves_nothing_behind() {
+        let scene = Scene::new();
+        let (first, _) =
+            create(&scene, "x", Recipe { system: Some("first".into()), ..base(&scene) });
+        let old =
+            first.manifest.layers.iter().find(|layer| layer.media_type == media::SYSTEM).unwrap();
+        let recipe = Recipe { system: Some(String::new()), ..Recipe::from_model(&first) };
+        let (second, _) = create(&scene, "X", recipe);
+        assert_eq!(second.name.to_string(), "x:latest", "an existing spelling is kept");
+        assert_eq!(second.system, None);
+        assert!(!scene.store.has(&old.digest));
+        assert!(!scene.store.has(&first.manifest.config.digest) || first.config == second.config);
+        assert_eq!(second.template, first.template);
+        assert_eq!(scene.blob_count(), second.manifest.blobs().count());
+    }
+
+    #[test]
+    fn a_layer_that_is_gone_makes_no_model() {
+        let scene = Scene::new();
+        let mut recipe = base(&scene);
+        let weights = recipe.layers[0].clone();
+        std::fs::remove_file(scene.store.blob_path(&weights.digest)).unwrap();
+        recipe.template = None;
+        let got = scene.store.create(&Name::parse("x").unwrap(), recipe, &mut |_| {});
+        assert!(matches!(got, Err(crate::Error::MissingBlob(digest)) if digest == weights.digest));
+        assert!(scene.store.models().unwrap().is_empty());
     }
 }

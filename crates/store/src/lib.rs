@@ -22,6 +22,8 @@ mod model;
 pub mod modelfile;
 mod name;
 mod root;
+#[cfg(test)]
+mod testing;
 
 pub use blob::{BlobWriter, FinishedBlob, NewLayer};
 pub use capability::{Capability, chat_template_of};

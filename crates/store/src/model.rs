@@ -80,6 +80,12 @@ impl Model {
         Ok(())
     }
 
+    /// The model its weights were taken from, or an empty text.
+    pub fn parent(&self) -> &str {
+        let weights = |layer: &&Layer| [media::MODEL, media::TENSOR].contains(&&*layer.media_type);
+        self.manifest.layers.iter().find(weights).map_or("", |layer| &layer.from)
+    }
+
     /// Where the blobs of a media type lie, in the manifest's order.
     pub fn blobs_of(&self, media_type: &str) -> impl Iterator<Item = &Path> {
         let layers = self.manifest.blobs().zip(&self.blobs);

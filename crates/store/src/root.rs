@@ -173,3 +173,243 @@ fn root_from(given: &str, home: Option<PathBuf>) -> PathBuf {
     }
     home.unwrap_or_default().join(".ollama").join("models")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Recipe;
+    use crate::testing::Scene;
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    fn listed(store: &Store) -> Vec<String> {
+        store.models().unwrap().iter().map(|model| model.name.to_string()).collect()
+    }
+
+    #[test]
+    fn where_the_root_is() {
+        let check = |given: &str, expected: &str| {
+            assert_eq!(root_from(given, Some("/home/me".into())), Path::new(expected), "{given:?}");
+        };
+        check("", "/home/me/.ollama/models");
+        check("  ", "/home/me/.ollama/models");
+        check("/models", "/models");
+        check(" \"/my models\" ", "/my models");
+        check("'/models'", "/models");
+    }
+
+    #[test]
+    fn an_empty_store_is_read_without_being_made() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("a/b");
+        let store = Store::open(&root, None).unwrap();
+        assert!(store.models().unwrap().is_empty());
+        let error = store.model(&name("nope")).unwrap_err();
+        assert_eq!(error.to_string(), "model `nope:latest` not found");
+        assert!(store.free_bytes().unwrap() > 0);
+        assert!(!root.exists());
+        store.check_writable().unwrap();
+        assert!(root.join("blobs").is_dir());
+    }
+
+    #[test]
+    fn manifests_are_the_bytes_ollama_writes() {
+        let scene = Scene::new();
+        let layer = Layer { name: "config.json".into(), ..scene.layer(media::JSON, b"{}") };
+        let config = Config { model_format: "safetensors".into(), ..Config::default() };
+        let model = scene.store.write_manifest(&name("x"), &config, vec![layer]).unwrap();
+        let bytes =
+            std::fs::read(scene.root().join("manifests/registry.ollama.ai/library/x/latest"))
+                .unwrap();
+        let config = r#"{"model_format":"safetensors","model_family":"","model_families":null,"model_type":"","file_type":"","architecture":"","os":""}"#.to_owned() + "\n";
+        let expected = format!(
+            "{{\"schemaVersion\":2,\"mediaType\":\"application/vnd.docker.distribution.manifest.v2+json\",\
+             \"config\":{{\"mediaType\":\"application/vnd.docker.container.image.v1+json\",\"digest\":\"{}\",\"size\":{}}},\
+             \"layers\":[{{\"mediaType\":\"application/vnd.ollama.image.json\",\"digest\":\"{}\",\"size\":2,\"name\":\"config.json\"}}]}}\n",
+            Digest::of(config.as_bytes()),
+            config.len(),
+            Digest::of(b"{}"),
+        );
+        assert_eq!(String::from_utf8(bytes.clone()).unwrap(), expected);
+        assert_eq!(model.digest, Digest::of(&bytes));
+        assert_eq!(model.size_bytes, config.len() as u64 + 2);
+        assert_eq!(model.files.keys().collect::<Vec<_>>(), ["config.json"]);
+    }
+
+    #[test]
+    fn unknown_fields_are_tolerated_and_kept() {
+        let text = r#"{"model_format":"gguf","model_families":["llama"],"architecture":"amd64","os":"linux","rootfs":{"type":"layers"},"capabilities":null,"context_length":512}"#;
+        let config: Config = serde_json::from_str(text).unwrap();
+        assert_eq!((config.os.as_str(), config.context_length), ("linux", 512));
+        assert_eq!(config.other["rootfs"]["type"], "layers");
+        let again: Config = serde_json::from_slice(&go_json::encode(&config)).unwrap();
+        assert_eq!(again, config);
+    }
+
+    #[test]
+    fn newest_first_and_damaged_ones_left_out() {
+        let scene = Scene::new();
+        for (at, text) in ["old", "me/new", "h:1/n/middle:v1"].into_iter().enumerate() {
+            let model = scene.model(text, b"w");
+            let path = scene.manifest(text);
+            let seconds = [100, 300, 200][at];
+            let when = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            std::fs::File::options().write(true).open(path).unwrap().set_modified(when).unwrap();
+            assert_eq!(model.name, name(text));
+        }
+        let expected = ["me/new:latest", "h:1/n/middle:v1", "old:latest"];
+        assert_eq!(listed(&scene.store), expected);
+        let library = scene.root().join("manifests/registry.ollama.ai/library");
+        std::fs::write(library.join("old/broken"), b"{ not json").unwrap();
+        std::fs::write(library.join("old/.DS_Store"), b"").unwrap();
+        std::fs::write(library.join("old/bad name"), b"{}").unwrap();
+        std::fs::write(library.join("stray"), b"{}").unwrap();
+        assert_eq!(listed(&scene.store), expected);
+        let error = scene.store.model(&name("old:broken")).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        scene.store.delete(&name("old:broken")).unwrap();
+        assert!(!library.join("old/broken").exists());
+    }
+
+    #[test]
+    fn names_are_found_in_any_case() {
+        let scene = Scene::new();
+        scene.model("Llama:Q4", b"w");
+        scene.model("me/Other", b"w");
+        let check = |asked: &str, expected: &str| {
+            assert_eq!(scene.store.resolve(&name(asked)).to_string(), expected);
+        };
+        check("llama:q4", "Llama:Q4");
+        check("ME/oTHER:LATEST", "me/Other:latest");
+        check("ME/llama", "me/Llama:latest");
+        check("new", "new:latest");
+        assert_eq!(scene.store.model(&name("LLAMA:q4")).unwrap().name.to_string(), "Llama:Q4");
+        scene.store.delete(&name("llama:q4")).unwrap();
+        assert_eq!(listed(&scene.store), ["me/Other:latest"]);
+    }
+
+    #[test]
+    fn copies_share_blobs_until_the_last_is_deleted() {
+        let scene = Scene::new();
+        let original = scene.model("a", b"weights");
+        scene.store.copy(&name("a"), &name("127.0.0.1:9/library/b")).unwrap();
+        scene.store.copy(&name("a"), &name("a")).unwrap();
+        let copy = scene.store.model(&name("127.0.0.1:9/library/b")).unwrap();
+        assert_eq!(copy.digest, original.digest);
+        scene.store.delete(&name("a")).unwrap();
+        copy.verify().unwrap();
+        assert!(
+            !scene.root().join("manifests/registry.ollama.ai").exists(),
+            "empty directories go"
+        );
+        scene.store.delete(&name("127.0.0.1:9/library/b")).unwrap();
+        assert!(scene.files().is_empty());
+        assert!(scene.root().join("manifests").is_dir());
+        let error = scene.store.delete(&name("a")).unwrap_err();
+        assert!(matches!(error, Error::NotFound(_)));
+        let error = scene.store.copy(&name("a"), &name("c")).unwrap_err();
+        assert!(matches!(error, Error::NotFound(_)));
+    }
+
+    #[test]
+    fn a_blob_that_was_cut_off_or_removed_is_noticed() {
+        let scene = Scene::new();
+        let model = scene.model("a", b"weights");
+        model.verify().unwrap();
+        let path = scene.store.blob_path(&model.manifest.layers[0].digest);
+        std::fs::write(&path, b"weig").unwrap();
+        let error = model.verify().unwrap_err();
+        assert!(error.to_string().contains("it has 4 bytes, the manifest says 7"), "{error}");
+        std::fs::remove_file(path).unwrap();
+        assert!(matches!(model.verify(), Err(Error::Damaged { .. })));
+        let error = scene.store.copy(&name("a"), &name("b")).unwrap_err();
+        assert!(matches!(error, Error::MissingBlob(_)), "{error}");
+    }
+
+    #[test]
+    fn builtin_models_are_read_and_copied_but_never_changed() {
+        let builtin = Scene::new();
+        builtin.model("pocket", b"weights");
+        builtin.model("hidden", b"builtin");
+        let before = builtin.files();
+        let scene = Scene::with_builtin(builtin.root());
+        scene.model("Hidden", b"own");
+        assert_eq!(listed(&scene.store).len(), 2);
+        let pocket = scene.store.model(&name("POCKET")).unwrap();
+        assert!(pocket.is_builtin);
+        pocket.verify().unwrap();
+        assert!(!scene.store.model(&name("hidden")).unwrap().is_builtin);
+
+        let error = scene.store.delete(&name("pocket")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`pocket:latest` comes with the program and cannot be removed"
+        );
+        scene.store.copy(&name("pocket"), &name("mine")).unwrap();
+        let mine = scene.store.model(&name("mine")).unwrap();
+        assert!(!mine.is_builtin && mine.digest == pocket.digest);
+        assert!(mine.tensors.iter().all(|(_, path)| path.starts_with(scene.root())));
+        let recipe = Recipe { system: Some("be kind".into()), ..Recipe::from_model(&pocket) };
+        scene.store.create(&name("pocket"), recipe, &mut |_| {}).unwrap();
+        assert!(!scene.store.model(&name("pocket")).unwrap().is_builtin);
+        scene.store.delete(&name("pocket")).unwrap();
+        assert!(scene.store.model(&name("pocket")).unwrap().is_builtin, "seen again");
+        assert_eq!(builtin.files(), before);
+    }
+
+    #[test]
+    fn a_root_that_cannot_be_written() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        let error = Store::open(&file, None).unwrap_err();
+        assert!(matches!(error, Error::NotWritable { .. }), "{error}");
+        let refused = |root: &Path| {
+            let store = Store::open(root, None).unwrap();
+            assert!(store.models().unwrap().is_empty(), "it can still be read");
+            for error in [
+                store.check_writable().unwrap_err(),
+                store.new_layer("x", b"y").unwrap_err(),
+                store.blob_writer(None).unwrap_err(),
+                store.write_manifest(&name("x"), &Config::default(), Vec::new()).unwrap_err(),
+            ] {
+                assert!(matches!(error, Error::NotWritable { .. }), "{error}");
+                assert!(error.hint().unwrap().contains("OLLAMA_MODELS"));
+                assert!(error.to_string().contains(&root.display().to_string()), "{error}");
+            }
+        };
+        refused(&file.join("models"));
+        // File systems that take no files, not even from root.
+        #[cfg(target_os = "linux")]
+        refused(Path::new("/proc/models"));
+    }
+
+    #[test]
+    fn makers_and_removers_at_once_never_leave_half_a_model() {
+        let scene = Scene::new();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let store = scene.store.clone();
+                scope.spawn(move || {
+                    for round in 0..20 {
+                        let mine = name(&format!("m{thread}"));
+                        let shared = store.new_layer(media::TENSOR, b"shared").unwrap().layer;
+                        match store.write_manifest(&mine, &Config::default(), vec![shared]) {
+                            // Another one removed the blob in between: told, and no model is there.
+                            Err(Error::MissingBlob(_)) => continue,
+                            result => result.map(|model| model.verify().unwrap()).unwrap(),
+                        }
+                        if round < 19 {
+                            store.delete(&mine).unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        for model in scene.store.models().unwrap() {
+            model.verify().unwrap();
+        }
+    }
+}
