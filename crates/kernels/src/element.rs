@@ -1,0 +1,100 @@
+//! The three element types of activations and dense weights, one by one and as slices of a type known at run time.
+
+use half::{bf16, f16};
+
+/// A float as it lies in memory; all arithmetic is done in f32.
+pub trait Element: Copy + Send + Sync + PartialEq + std::fmt::Debug + 'static {
+    const ZERO: Self;
+    fn to_f32(self) -> f32;
+    /// Rounds to nearest, ties to even.
+    fn from_f32(value: f32) -> Self;
+}
+
+impl Element for f32 {
+    const ZERO: f32 = 0.0;
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn from_f32(value: f32) -> f32 {
+        value
+    }
+}
+
+impl Element for bf16 {
+    const ZERO: bf16 = bf16::ZERO;
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    fn from_f32(value: f32) -> bf16 {
+        bf16::from_f32(value)
+    }
+}
+
+impl Element for f16 {
+    const ZERO: f16 = f16::ZERO;
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
+    #[inline(always)]
+    fn from_f32(value: f32) -> f16 {
+        f16::from_f32(value)
+    }
+}
+
+/// A slice whose element type is known at run time.
+#[derive(Clone, Copy, Debug)]
+pub enum Floats<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+    F16(&'a [f16]),
+}
+
+/// As [`Floats`], to be written.
+#[derive(Debug)]
+pub enum FloatsMut<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
+    F16(&'a mut [f16]),
+}
+
+impl Floats<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            Floats::F32(s) => s.len(),
+            Floats::Bf16(s) => s.len(),
+            Floats::F16(s) => s.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One element; for references and edges, not for inner loops.
+    pub fn get(&self, index: usize) -> f32 {
+        match self {
+            Floats::F32(s) => s[index],
+            Floats::Bf16(s) => s[index].to_f32(),
+            Floats::F16(s) => s[index].to_f32(),
+        }
+    }
+}
+
+impl FloatsMut<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            FloatsMut::F32(s) => s.len(),
+            FloatsMut::Bf16(s) => s.len(),
+            FloatsMut::F16(s) => s.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

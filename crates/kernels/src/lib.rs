@@ -1,0 +1,29 @@
+//! CPU kernels: pure functions on slices, the choice of instruction set, and the thread pool they share.
+//!
+//! Nothing here knows MLX, a graph or a model. A kernel takes typed slices with their shapes and strides, checks them
+//! with `debug_assert!`, never panics on valid shapes, and accumulates in f32 whatever the inputs are. Each takes a
+//! [`Cpu`]: the instruction set to use and the pool to spread over, so that a test can run any supported path. The
+//! scalar path is the reference the others are tested against, and is itself tested against f64.
+#![allow(unsafe_code)]
+
+mod element;
+pub mod isa;
+pub mod pool;
+
+pub use element::{Element, Floats, FloatsMut};
+pub use isa::Isa;
+pub use pool::Pool;
+
+/// What a kernel runs on.
+#[derive(Clone, Copy)]
+pub struct Cpu<'a> {
+    pub isa: Isa,
+    pub pool: &'a Pool,
+}
+
+impl Cpu<'static> {
+    /// The process's choice: the best instruction set, or the one `OLLMLX_CPU_ISA` forces, and the shared pool.
+    pub fn current() -> Cpu<'static> {
+        Cpu { isa: isa::current().isa, pool: pool::shared() }
+    }
+}
