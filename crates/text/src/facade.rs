@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use protocol::{Input, Think};
 
-use crate::{ChatTemplate, Error, Files, Result, Specials, Stream, Tokenizer};
+use crate::template::plain;
+use crate::{ChatTemplate, Conversation, Error, Files, Result, Specials, Stream, Tokenizer};
 
 /// A model's tokenizer and its template.
 #[derive(Debug)]
@@ -37,21 +38,51 @@ impl Text {
 
     /// The prompt as the tokenizer gets it.
     pub fn render(&self, input: &Input, think: &Think) -> Result<String> {
-        let _ = (input, think);
-        Err(Error::Unsupported { what: "not yet".into() })
+        match input {
+            Input::Raw { prompt } => Ok(prompt.clone()),
+            Input::Infill { .. } => Err(Error::Unsupported {
+                what: "this model cannot fill in the middle of a text".to_owned(),
+            }),
+            Input::Chat { messages, tools, template } => {
+                let conversation = Conversation { messages, tools, think };
+                self.render_chat(conversation, template.as_deref())
+            }
+        }
+    }
+
+    fn render_chat(&self, conversation: Conversation<'_>, own: Option<&str>) -> Result<String> {
+        match own.map(Own::of) {
+            Some(Own::Prompt) => Ok(plain::join(conversation.messages)),
+            Some(Own::Jinja(source)) => {
+                let named = self.tokenizer.named_tokens().clone();
+                ChatTemplate::from_source(source, named)?.render(conversation)
+            }
+            Some(Own::Go) => Err(Error::Unsupported {
+                what: "templates in the syntax of Modelfiles are not understood yet".to_owned(),
+            }),
+            None => match &self.template {
+                Some(template) => template.render(conversation),
+                None => Ok(plain::join(conversation.messages)),
+            },
+        }
     }
 
     /// How the prompt rendered from `input` is to be encoded.
     pub fn prompt_kind(&self, input: &Input) -> PromptKind {
-        match input {
-            Input::Chat { .. } if self.template.is_some() => PromptKind::Chat,
-            _ => PromptKind::Plain,
-        }
+        let by_template = match input {
+            Input::Chat { template: Some(own), .. } => matches!(Own::of(own), Own::Jinja(_)),
+            Input::Chat { template: None, .. } => self.template.is_some(),
+            Input::Raw { .. } | Input::Infill { .. } => false,
+        };
+        if by_template { PromptKind::Chat } else { PromptKind::Plain }
     }
 
     pub fn encode_prompt(&self, prompt: &str, kind: PromptKind) -> Result<Vec<u32>> {
-        let _ = kind;
-        self.tokenizer.encode(prompt, false)
+        match kind {
+            PromptKind::Chat => self.tokenizer.encode(prompt, false),
+            PromptKind::Plain => self.tokenizer.encode_beginning(prompt),
+            PromptKind::Embedding => self.tokenizer.encode(prompt, true),
+        }
     }
 
     /// A decoder for one generated sequence. Special tokens are left out of the text.
@@ -84,5 +115,87 @@ impl Text {
 
     pub fn template(&self) -> Option<&ChatTemplate> {
         self.template.as_ref()
+    }
+}
+
+/// A template that came with a request.
+enum Own<'a> {
+    /// `{{ .Prompt }}`, Ollama's template of models that have none.
+    Prompt,
+    Jinja(&'a str),
+    /// A Modelfile's.
+    Go,
+}
+
+impl Own<'_> {
+    fn of(source: &str) -> Own<'_> {
+        let words: String = source.split_whitespace().collect();
+        match words.as_str() {
+            "{{.Prompt}}" => Own::Prompt,
+            // What every Jinja template has and no Go template can.
+            _ if source.contains("{%") => Own::Jinja(source),
+            _ => Own::Go,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::Message;
+
+    fn text(chat_template: Option<&str>) -> Text {
+        let config = serde_json::json!({"bos_token": "<s>", "chat_template": chat_template});
+        let tokenizer = serde_json::json!({
+            "added_tokens": [{"id": 3, "content": "<s>", "special": true, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false}],
+            "post_processor": {"type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [3], "tokens": ["<s>"]}}},
+            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+            "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2}, "merges": []},
+        });
+        Text::from_files(&Files::from_texts([
+            ("tokenizer.json", tokenizer.to_string()),
+            ("tokenizer_config.json", config.to_string()),
+        ]))
+        .unwrap()
+    }
+
+    fn chat(template: Option<&str>) -> Input {
+        let message = Message { content: "ab".to_owned(), ..Message::default() };
+        let template = template.map(str::to_owned);
+        Input::Chat { messages: vec![message], tools: Vec::new(), template }
+    }
+
+    #[track_caller]
+    fn check(text: &Text, input: &Input, prompt: &str, ids: &[u32]) {
+        let rendered = text.render(input, &Think::Unset).unwrap();
+        let encoded = text.encode_prompt(&rendered, text.prompt_kind(input)).unwrap();
+        assert_eq!((rendered.as_str(), encoded.as_slice()), (prompt, ids));
+    }
+
+    #[test]
+    fn a_begin_token_comes_once_wherever_it_comes_from() {
+        let raw = |prompt: &str| Input::Raw { prompt: prompt.to_owned() };
+        let plain = text(None);
+        check(&plain, &raw("ab"), "ab", &[3, 0, 1]);
+        check(&plain, &raw("<s>ab"), "<s>ab", &[3, 0, 1]);
+        check(&plain, &chat(None), "ab", &[3, 0, 1]);
+        check(&plain, &chat(Some("{{ .Prompt }}")), "ab", &[3, 0, 1]);
+        check(&plain, &chat(Some("{% if true %}c{% endif %}")), "c", &[2]);
+        let with_bos = text(Some("{{ bos_token }}{{ messages[0].content }}"));
+        check(&with_bos, &chat(None), "<s>ab", &[3, 0, 1]);
+        check(&text(Some("{{ messages[0].content }}")), &chat(None), "ab", &[0, 1]);
+    }
+
+    #[test]
+    fn what_is_not_there_yet_says_so() {
+        let infill = Input::Infill { prompt: "a".to_owned(), suffix: "b".to_owned() };
+        for input in [infill, chat(Some("{{ if .System }}{{ .System }}{{ end }}{{ .Prompt }}"))] {
+            let error = text(None).render(&input, &Think::Unset).unwrap_err();
+            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        }
     }
 }

@@ -196,7 +196,7 @@ mod tests {
     fn any_cut_gives_what_the_whole_text_gives() {
         let mut random = Random(7);
         let alphabet = ["a", "b", "é", "日", "\n"];
-        let mut word = |random: &mut Random, most: usize| -> String {
+        let word = |random: &mut Random, most: usize| -> String {
             let length = random.below(most + 1);
             (0..length).map(|_| alphabet[random.below(alphabet.len())]).collect()
         };

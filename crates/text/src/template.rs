@@ -1,29 +1,226 @@
-//! A model's chat template: a conversation becomes its prompt.
+//! A model's chat template (Jinja, as Hugging Face publishes it): a conversation becomes its prompt.
+//!
+//! What comes out is what `transformers.apply_chat_template` gives, byte for byte: the same Jinja settings, variables,
+//! filters and Python methods (in `python`, `json`), the same choice between named templates. A template is somebody
+//! else's program: its steps and its output are limited, and it sees nothing but the conversation and the time.
 
-use protocol::{Message, Think, Tool};
+mod conversation;
+mod generation;
+mod json;
+pub(crate) mod plain;
+mod python;
 
-use crate::{Files, Result};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use minijinja::{Environment, ErrorKind, Value};
+use protocol::{Role, ToolCall};
+
+pub use self::conversation::Conversation;
+use self::python::{Clock, Raised};
+use crate::specials::named_tokens;
+use crate::tokenizer::TEXT_BYTES_MAX;
+use crate::{Error, Files, Result};
+
+/// Real templates need some hundred for a message. Price: about a second.
+const STEPS_MAX: u64 = 20_000_000;
+
+/// The largest published ones have about 30 KB.
+const SOURCE_BYTES_MAX: usize = 1 << 20;
+
+/// Stands for "go on here" at the end of a last message. The blank tells whether the template trims its messages.
+const HERE: &str = "<|ollmlx:goes-on-here|> ";
+
+const DEFAULT: &str = "default";
+const WITH_TOOLS: &str = "tool_use";
 
 #[derive(Debug)]
-pub struct ChatTemplate {}
-
-/// What a template may look at.
-#[derive(Clone, Copy, Debug)]
-pub struct Conversation<'a> {
-    pub messages: &'a [Message],
-    pub tools: &'a [Tool],
-    pub think: &'a Think,
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    /// `bos_token` and the like.
+    named: BTreeMap<String, String>,
 }
 
 impl ChatTemplate {
     /// `None`: the model has no template.
     pub fn load(files: &Files) -> Result<Option<ChatTemplate>> {
-        let _ = files;
-        Ok(None)
+        let sources = sources(files)?;
+        if sources.is_empty() {
+            return Ok(None);
+        }
+        ChatTemplate::new(sources, named_tokens(files)?, jiff::Zoned::now).map(Some)
     }
 
+    /// A template by itself, for a request that brings one.
+    pub fn from_source(source: &str, named: BTreeMap<String, String>) -> Result<ChatTemplate> {
+        let sources = BTreeMap::from([(DEFAULT.to_owned(), source.to_owned())]);
+        ChatTemplate::new(sources, named, jiff::Zoned::now)
+    }
+
+    fn new(
+        sources: BTreeMap<String, String>,
+        named: BTreeMap<String, String>,
+        clock: Clock,
+    ) -> Result<ChatTemplate> {
+        let mut environment = python::environment(clock);
+        environment.set_fuel(Some(STEPS_MAX));
+        for (name, source) in sources {
+            if source.len() > SOURCE_BYTES_MAX {
+                let (what, size) = ("a chat template in bytes", source.len());
+                return Err(Error::TooLarge { what, size, limit: SOURCE_BYTES_MAX });
+            }
+            environment
+                .add_template_owned(name, generation::plain_blocks(&source))
+                .map_err(error)?;
+        }
+        Ok(ChatTemplate { environment, named })
+    }
+
+    /// The prompt. If the last message is the assistant's, the prompt ends where that message is to go on.
     pub fn render(&self, conversation: Conversation<'_>) -> Result<String> {
-        let _ = conversation;
-        Ok(String::new())
+        if goes_on(&conversation) {
+            let text = self.run(&conversation, Some(HERE))?;
+            cut_here(text)
+        } else {
+            self.run(&conversation, None)
+        }
+    }
+
+    fn run(&self, conversation: &Conversation<'_>, here: Option<&str>) -> Result<String> {
+        let name = self.choose(!conversation.tools.is_empty());
+        let template = self.environment.get_template(name).map_err(error)?;
+        let variables = conversation.variables(&self.named, here);
+        let mut out = Output::default();
+        let done = template.render_captured_to(variables, &mut out).map(|_| ());
+        if let Some(size) = out.refused {
+            let what = "a rendered prompt in bytes";
+            return Err(Error::TooLarge { what, size, limit: TEXT_BYTES_MAX });
+        }
+        done.map_err(error)?;
+        String::from_utf8(out.bytes).map_err(|why| Error::bad_file("chat template", why))
+    }
+
+    fn choose(&self, tools: bool) -> &str {
+        let has = |name: &str| self.environment.templates().any(|(known, _)| known == name);
+        match () {
+            () if tools && has(WITH_TOOLS) => WITH_TOOLS,
+            () if has(DEFAULT) => DEFAULT,
+            () => self.environment.templates().next().map_or(DEFAULT, |(name, _)| name),
+        }
     }
 }
+
+/// Files of their own come before what the tokenizer's configuration holds.
+fn sources(files: &Files) -> Result<BTreeMap<String, String>> {
+    let mut sources = BTreeMap::new();
+    for file in ["chat_template.json", "tokenizer_config.json"] {
+        collect(&files.json(file)?["chat_template"], file, &mut sources)?;
+    }
+    let own = files.text("chat_template.jinja").map(|source| (DEFAULT, source));
+    for (name, source) in own.into_iter().chain(files.more_templates()) {
+        sources.insert(name.to_owned(), source.to_owned());
+    }
+    Ok(sources)
+}
+
+/// A template, or a list of them with their names.
+fn collect(
+    value: &serde_json::Value,
+    file: &str,
+    sources: &mut BTreeMap<String, String>,
+) -> Result<()> {
+    use serde_json::Value;
+    match value {
+        Value::Null => {}
+        Value::String(source) => {
+            sources.insert(DEFAULT.to_owned(), source.clone());
+        }
+        Value::Array(list) => {
+            for entry in list {
+                let (Some(name), Some(source)) =
+                    (entry["name"].as_str(), entry["template"].as_str())
+                else {
+                    return Err(Error::bad_file(file, "a chat template has no name or no text"));
+                };
+                sources.insert(name.to_owned(), source.to_owned());
+            }
+        }
+        _ => return Err(Error::bad_file(file, "`chat_template` is neither a text nor a list")),
+    }
+    Ok(())
+}
+
+fn goes_on(conversation: &Conversation<'_>) -> bool {
+    let last = conversation.messages.last();
+    last.is_some_and(|last| last.role == Role::Assistant && last.tool_calls == [] as [ToolCall; 0])
+}
+
+fn cut_here(mut text: String) -> Result<String> {
+    let Some(at) = text.rfind(HERE.trim_end()) else {
+        let why = "it leaves the last assistant message out, which hence cannot be continued";
+        return Err(Error::Refused { why: why.to_owned() });
+    };
+    let trims = !text[at..].starts_with(HERE);
+    text.truncate(at);
+    if trims {
+        text.truncate(text.trim_end_matches(python::is_space).len());
+    }
+    Ok(text)
+}
+
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    /// The size that was too much.
+    refused: Option<usize>,
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let size = self.bytes.len() + bytes.len();
+        if size > TEXT_BYTES_MAX {
+            self.refused = Some(size);
+            return Err(io::Error::other("too much output"));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn error(error: minijinja::Error) -> Error {
+    if let Some(Raised(why)) = python::raised(&error) {
+        return Error::Refused { why: why.clone() };
+    }
+    let why = match (error.kind(), error.detail()) {
+        (ErrorKind::OutOfFuel, _) => format!("it does not end within {STEPS_MAX} steps"),
+        (kind, Some(detail)) => format!("{kind}: {detail}"),
+        (kind, None) => kind.to_string(),
+    };
+    Error::Template { line: error.line().unwrap_or(1), why }
+}
+
+/// Our JSON as a template's value, in its own order.
+fn value_of(json: &serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+    match json {
+        Json::Null => Value::from(()),
+        Json::Bool(flag) => Value::from(*flag),
+        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Value::from(number),
+            (None, Some(number)) => Value::from(number),
+            (None, None) => Value::from(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Value::from(text.as_str()),
+        Json::Array(values) => values.iter().map(value_of).collect(),
+        Json::Object(fields) => {
+            Value::from_pairs(fields.iter().map(|(name, value)| (name.as_str(), value_of(value))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use crate::specials::{end_tokens, named_tokens};
 use crate::{Error, Files, Result, Specials, Stream};
 
 /// Four million tokens or so, more than any context. Price: about 100 bytes for each byte while it is encoded.
-const TEXT_BYTES_MAX: usize = 16 << 20;
+pub(crate) const TEXT_BYTES_MAX: usize = 16 << 20;
 
 /// From a million on the regex engine's stack is full, and it would go on with wrong tokens without a word.
 const BLANKS_MAX: usize = 900_000;
@@ -81,6 +81,10 @@ impl Tokenizer {
     /// The text of a named token, such as `bos_token`.
     pub fn named(&self, name: &str) -> Option<&str> {
         self.named.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn named_tokens(&self) -> &BTreeMap<String, String> {
+        &self.named
     }
 
     /// One more than the largest token id.
