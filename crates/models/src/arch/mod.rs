@@ -1,0 +1,16 @@
+//! One file per architecture, named after the checkpoint's word. To add one: the file, its row here, its fixture.
+
+mod llama;
+mod qwen3;
+
+use crate::config::Section;
+use crate::error::Result;
+use crate::model::Model;
+use crate::weights::Weights;
+
+/// Builds a model from its configuration and weights.
+pub type Load = fn(&Section<'_>, &Weights) -> Result<Box<dyn Model>>;
+
+/// By the name in config.json's `architectures`.
+pub const ARCHITECTURES: &[(&str, Load)] =
+    &[("LlamaForCausalLM", llama::load), ("Qwen3ForCausalLM", qwen3::load)];

@@ -1,0 +1,108 @@
+//! What one forward pass computes: rows of tokens of several sequences, one after the other.
+//!
+//! Products and norms see rows, `[rows, width]`. Attention sees segments, through heads: [`Batch::split_heads`] gives
+//! `[batch, heads, length, head_dim]` where all segments have one length and one position (a single sequence, or
+//! sequences in step), else every row is a batch entry of its own, `[rows, heads, 1, head_dim]`.
+
+use std::cell::OnceCell;
+
+use mlx::Array;
+
+use crate::cache::{Memory, Slot};
+
+/// The rows of one sequence: a chunk of its prompt, or the one token it decodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    pub slot: Slot,
+    /// Its first row.
+    pub start: usize,
+    /// Its rows; at least one.
+    pub length: usize,
+    /// Of its first token in the sequence.
+    pub position: usize,
+}
+
+/// How the rows stand together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `count` segments of equal length at an equal position.
+    Uniform {
+        count: i32,
+        length: i32,
+        position: i32,
+    },
+    Ragged,
+}
+
+pub struct Batch {
+    /// `[rows]`, u32 or i32; may be the still unevaluated result of the step before.
+    pub tokens: Array,
+    pub segments: Vec<Segment>,
+    shape: Shape,
+    rows: i32,
+    positions: OnceCell<Array>,
+}
+
+impl Batch {
+    /// `parts` are the sequences whose rows follow each other in `tokens`, with their lengths; each goes on where its
+    /// slot's memory ends.
+    pub fn new(tokens: Array, parts: &[(Slot, usize)], memory: &Memory) -> Batch {
+        let mut segments = Vec::with_capacity(parts.len());
+        let mut start = 0;
+        for &(slot, length) in parts {
+            assert!(length > 0, "a segment without rows");
+            segments.push(Segment { slot, start, length, position: memory.length(slot) });
+            start += length;
+        }
+        assert_eq!(tokens.shape(), [start as i32], "the tokens' shape, and the segments' rows");
+        let shape = shape(&segments);
+        Batch { tokens, segments, shape, rows: start as i32, positions: OnceCell::new() }
+    }
+
+    pub fn rows(&self) -> i32 {
+        self.rows
+    }
+
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Each row's position in its sequence, `[rows]`, i32.
+    pub fn positions(&self) -> &Array {
+        self.positions.get_or_init(|| {
+            let rows = |s: &Segment| (s.position..s.position + s.length).map(|p| p as i32);
+            let positions: Vec<i32> = self.segments.iter().flat_map(rows).collect();
+            Array::from_slice(&positions, &[self.rows])
+        })
+    }
+
+    /// `[rows, heads × head_dim]` → heads of segments (see above).
+    pub fn split_heads(&self, x: &Array, heads: i32) -> Array {
+        match self.shape {
+            Shape::Uniform { count, length, .. } if length > 1 => {
+                x.reshape(&[count, length, heads, -1]).swapaxes(1, 2)
+            }
+            _ => x.reshape(&[self.rows, heads, 1, -1]),
+        }
+    }
+
+    /// The way back: `[rows, heads × head_dim]`.
+    pub fn merge_heads(&self, x: &Array) -> Array {
+        match self.shape {
+            Shape::Uniform { length, .. } if length > 1 => {
+                x.swapaxes(1, 2).reshape(&[self.rows, -1])
+            }
+            _ => x.reshape(&[self.rows, -1]),
+        }
+    }
+}
+
+fn shape(segments: &[Segment]) -> Shape {
+    let Some(first) = segments.first() else { return Shape::Ragged };
+    let alike = |s: &Segment| (s.length, s.position) == (first.length, first.position);
+    if !segments.iter().all(alike) {
+        return Shape::Ragged;
+    }
+    let (length, position) = (first.length as i32, first.position as i32);
+    Shape::Uniform { count: segments.len() as i32, length, position }
+}

@@ -1,0 +1,247 @@
+//! Keys and values of all positions, for full attention.
+//!
+//! A block is `[lanes, kv_heads, capacity, head_dim]` and grows in steps. Usually a slot has a block of its own (one
+//! lane). Slots that go in step (equal lengths, appended together) share a block, lane by lane, so that one write and
+//! one product serve them all; whoever leaves the step takes a copy of its lane along. A block is written in place as
+//! long as exactly the slots that are appended hold it (MLX reuses a buffer nobody else refers to); else it is copied.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use mlx::Array;
+
+use crate::batch::{Batch, Segment, Shape};
+use crate::cache::Slot;
+
+/// Capacity grows in steps of this many positions: fewer would copy more often, more would waste memory; CUDA's fast
+/// attention asks for a multiple.
+const STEP_POSITIONS: usize = 256;
+
+/// Strides of a slice that leaves nothing out.
+const ONE: [i32; 4] = [1; 4];
+
+/// One layer's keys and values of all slots.
+pub struct Cache {
+    /// By slot; none before the first append.
+    lanes: Vec<Option<Lane>>,
+}
+
+/// What the queries of a batch attend to.
+pub enum History {
+    /// For all segments at once: `[batch, kv_heads, positions, head_dim]`.
+    Together(Past),
+    /// For each segment by itself.
+    Apart(Vec<Part>),
+}
+
+pub struct Past {
+    pub keys: Array,
+    pub values: Array,
+}
+
+pub struct Part {
+    pub rows: Rows,
+    pub past: Past,
+}
+
+/// The rows of a segment within a batch whose every row is a batch entry, `[rows, heads, 1, head_dim]`.
+#[derive(Clone, Copy)]
+pub struct Rows {
+    start: i32,
+    length: i32,
+}
+
+#[derive(Clone)]
+struct Lane {
+    block: Rc<RefCell<Block>>,
+    index: i32,
+}
+
+struct Block {
+    keys: Array,
+    values: Array,
+}
+
+impl Cache {
+    pub fn key_value() -> Cache {
+        Cache { lanes: Vec::new() }
+    }
+
+    /// Writes the batch's keys and values (heads as `Batch::split_heads` makes them) behind those of their slots.
+    pub fn append(&mut self, batch: &Batch, keys: &Array, values: &Array) -> History {
+        match batch.shape() {
+            Shape::Uniform { .. } => History::Together(self.extend(&batch.segments, keys, values)),
+            Shape::Ragged => {
+                let parts = batch.segments.iter().map(|segment| {
+                    let rows = Rows { start: segment.start as i32, length: segment.length as i32 };
+                    let (keys, values) = (rows.of_heads(keys), rows.of_heads(values));
+                    Part { rows, past: self.extend(std::slice::from_ref(segment), &keys, &values) }
+                });
+                History::Apart(parts.collect())
+            }
+        }
+    }
+
+    /// Segments of one length at one position; `keys` and `values` are `[segments, kv_heads, length, head_dim]`.
+    fn extend(&mut self, segments: &[Segment], keys: &Array, values: &Array) -> Past {
+        let Segment { position, length, .. } = segments[0];
+        let end = position + length;
+        let block = match self.shared_by(segments) {
+            Some(block) if block.borrow().capacity() >= end => block,
+            _ => self.gather(segments, position, end, keys, values),
+        };
+        let mut block = block.borrow_mut();
+        block.write(position as i32, end as i32, keys, values);
+        block.past(end as i32)
+    }
+
+    /// The block that these slots, in this order, hold and nobody else does.
+    fn shared_by(&self, segments: &[Segment]) -> Option<Rc<RefCell<Block>>> {
+        let first = self.lane(segments[0].slot)?;
+        let mine = |(index, segment): (usize, &Segment)| {
+            let lane = self.lane(segment.slot);
+            lane.is_some_and(|l| l.index == index as i32 && Rc::ptr_eq(&l.block, &first.block))
+        };
+        let whole = Rc::strong_count(&first.block) == segments.len();
+        (whole && segments.iter().enumerate().all(mine)).then(|| Rc::clone(&first.block))
+    }
+
+    /// A new block for these slots with room for `end` positions, holding what they remember.
+    fn gather(
+        &mut self,
+        segments: &[Segment],
+        position: usize,
+        end: usize,
+        keys: &Array,
+        values: &Array,
+    ) -> Rc<RefCell<Block>> {
+        let room = (end.next_multiple_of(STEP_POSITIONS) - position) as i32;
+        let past = self.past_of(segments, position as i32);
+        let (past_keys, past_values) =
+            past.map_or((None, None), |p| (Some(p.keys), Some(p.values)));
+        let block = Block {
+            keys: with_room(past_keys, room, keys),
+            values: with_room(past_values, room, values),
+        };
+        let block = Rc::new(RefCell::new(block));
+        for (index, segment) in segments.iter().enumerate() {
+            *self.place(segment.slot) =
+                Some(Lane { block: Rc::clone(&block), index: index as i32 });
+        }
+        block
+    }
+
+    /// The first `position` keys and values of these slots, `[segments, …]`.
+    fn past_of(&self, segments: &[Segment], position: i32) -> Option<Past> {
+        if position == 0 {
+            return None;
+        }
+        let lanes = segments.iter().map(|segment| match self.lane(segment.slot) {
+            Some(lane) => lane.past(position),
+            None => panic!("{:?} remembers tokens that this layer has not seen", segment.slot),
+        });
+        let lanes: Vec<Past> = lanes.collect();
+        let joined = |of: fn(&Past) -> &Array| match &lanes[..] {
+            [lane] => of(lane).clone(),
+            lanes => mlx::concatenate(&lanes.iter().map(of).collect::<Vec<_>>(), 0),
+        };
+        Some(Past { keys: joined(|past| &past.keys), values: joined(|past| &past.values) })
+    }
+
+    pub(super) fn close(&mut self, slot: Slot) {
+        *self.place(slot) = None;
+    }
+
+    pub(super) fn fork(&mut self, slot: Slot, new: Slot) {
+        let lane = self.lane(slot).cloned();
+        *self.place(new) = lane;
+    }
+
+    pub(super) fn arrays(&self, slot: Slot) -> Vec<Array> {
+        let Some(lane) = self.lane(slot) else { return Vec::new() };
+        let block = lane.block.borrow();
+        vec![block.keys.clone(), block.values.clone()]
+    }
+
+    /// `seen` holds the addresses of blocks that were counted already.
+    pub(super) fn bytes(&self, seen: &mut HashSet<usize>) -> usize {
+        let new = |lane: &&Lane| seen.insert(Rc::as_ptr(&lane.block) as usize);
+        let bytes =
+            |lane: &Lane| lane.block.borrow().keys.nbytes() + lane.block.borrow().values.nbytes();
+        self.lanes.iter().flatten().filter(new).map(bytes).sum()
+    }
+
+    fn lane(&self, slot: Slot) -> Option<&Lane> {
+        self.lanes.get(slot.index())?.as_ref()
+    }
+
+    fn place(&mut self, slot: Slot) -> &mut Option<Lane> {
+        if self.lanes.len() <= slot.index() {
+            self.lanes.resize(slot.index() + 1, None);
+        }
+        &mut self.lanes[slot.index()]
+    }
+}
+
+impl Lane {
+    fn past(&self, end: i32) -> Past {
+        let block = self.block.borrow();
+        let of = |array: &Array| {
+            let [_, heads, _, width] = dims(array);
+            array.slice(&[self.index, 0, 0, 0], &[self.index + 1, heads, end, width], &ONE)
+        };
+        Past { keys: of(&block.keys), values: of(&block.values) }
+    }
+}
+
+impl Block {
+    fn capacity(&self) -> usize {
+        dims(&self.keys)[2] as usize
+    }
+
+    fn write(&mut self, position: i32, end: i32, keys: &Array, values: &Array) {
+        for (whole, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
+            let [lanes, heads, _, width] = dims(whole);
+            *whole =
+                whole.slice_update(new, &[0, 0, position, 0], &[lanes, heads, end, width], &ONE);
+        }
+    }
+
+    fn past(&self, end: i32) -> Past {
+        let of = |array: &Array| {
+            let [lanes, heads, _, width] = dims(array);
+            array.slice(&[0, 0, 0, 0], &[lanes, heads, end, width], &ONE)
+        };
+        Past { keys: of(&self.keys), values: of(&self.values) }
+    }
+}
+
+impl Rows {
+    /// `[rows, heads, 1, head_dim]` → this segment's `[1, heads, length, head_dim]`.
+    pub fn of_heads(self, x: &Array) -> Array {
+        let [_, heads, one, width] = dims(x);
+        let end = self.start + self.length;
+        let rows = x.slice(&[self.start, 0, 0, 0], &[end, heads, one, width], &ONE);
+        if self.length == 1 { rows } else { rows.swapaxes(0, 2) }
+    }
+
+    /// The way back: `[1, heads, length, head_dim]` → `[length, heads, 1, head_dim]`.
+    pub fn to_heads(self, x: &Array) -> Array {
+        if self.length == 1 { x.clone() } else { x.swapaxes(0, 2) }
+    }
+}
+
+/// `past` (if any) followed by `room` empty positions, in the shape and dtype of `new`.
+fn with_room(past: Option<Array>, room: i32, new: &Array) -> Array {
+    let [lanes, heads, _, width] = dims(new);
+    let empty = mlx::zeros(&[lanes, heads, room, width], new.dtype());
+    match past {
+        Some(past) => mlx::concatenate(&[&past, &empty], 2),
+        None => empty,
+    }
+}
+
+fn dims(array: &Array) -> [i32; 4] {
+    array.shape().try_into().expect("keys, values and heads have four dimensions")
+}

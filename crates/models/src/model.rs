@@ -1,0 +1,44 @@
+//! What every language model can do, and how one is loaded.
+
+use mlx::Array;
+
+use crate::arch::ARCHITECTURES;
+use crate::batch::Batch;
+use crate::cache::Memory;
+use crate::config::{self, Section};
+use crate::error::{Error, Result};
+use crate::weights::Weights;
+
+/// A decoder. What only some models can do is a trait of its own.
+pub trait Model {
+    /// The hidden state of every row after the last norm, `[rows, hidden]`. The slots' memory grows by their rows,
+    /// also where the pass unwinds half-way: then rewind them to where they were.
+    fn forward(&self, batch: &Batch, memory: &mut Memory) -> Array;
+
+    /// `[rows, hidden]` → `[rows, vocabulary]`. Ask for the rows that are needed only.
+    fn logits(&self, hidden: &Array) -> Array;
+
+    /// An empty memory of the kind this model needs.
+    fn memory(&self) -> Memory;
+
+    /// The longest sequence the model was made for, in tokens.
+    fn context_max(&self) -> usize;
+
+    /// Rows of the output head: one more than the largest token id there may be.
+    fn vocabulary(&self) -> usize;
+}
+
+/// Builds the model that `config_json` (the text of a config.json) describes, with `weights`.
+pub fn load(config_json: &str, weights: Weights) -> Result<Box<dyn Model>> {
+    let fields = config::parse(config_json)?;
+    let config = Section::whole(&fields);
+    let name = config.first_text("architectures")?;
+    let Some((_, load)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
+        let known = ARCHITECTURES.iter().map(|(known, _)| *known).collect();
+        return Err(Error::UnknownArchitecture { name: name.to_owned(), known });
+    };
+    weights.declare(&config)?;
+    let model = mlx::catch(|| load(&config, &weights))??;
+    weights.finish()?;
+    Ok(model)
+}

@@ -1,0 +1,21 @@
+//! Layers that architectures share. Each holds its weights and is a pure function of its input; none knows a
+//! checkpoint's names (`weights` gives them their tensors) nor how a cache stores what it gives back.
+
+mod attention;
+mod embedding;
+mod linear;
+mod norm;
+mod rope;
+
+use mlx::Array;
+
+pub use attention::{Mask, attend};
+pub use embedding::Embedding;
+pub use linear::{Linear, Quantised, Scheme};
+pub use norm::RmsNorm;
+pub use rope::Rope;
+
+/// The gate of SwiGLU, arXiv:2002.05202: silu(gate) × up.
+pub fn swiglu(gate: &Array, up: &Array) -> Array {
+    gate.silu() * up
+}

@@ -1,0 +1,137 @@
+//! Loading fixtures, running prompts, reading log-probabilities.
+
+use std::path::{Path, PathBuf};
+
+use mlx::{Array, Dtype};
+use models::{Batch, Memory, Model, Slot, Weights};
+use tempfile::TempDir;
+
+/// The fixtures of the architectures there are, apart from embedders.
+pub const DECODERS: [&str; 5] = ["llama", "llama-bias", "llama-yarn", "llama3-rope", "qwen3"];
+
+pub fn open_mlx() {
+    mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
+}
+
+/// A fixture as it would lie on a hub.
+pub struct Checkpoint {
+    pub config: String,
+    pub folder: TempDir,
+}
+
+impl Checkpoint {
+    pub fn of(fixture: &str) -> Checkpoint {
+        open_mlx();
+        let folder = tempfile::tempdir().unwrap();
+        fixtures::materialise(&fixtures::arch(fixture), folder.path()).unwrap();
+        let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+        Checkpoint { config, folder }
+    }
+
+    pub fn weights(&self) -> Weights {
+        Weights::from_folder(self.folder.path()).unwrap()
+    }
+
+    /// The weights as they are stored, or upcast.
+    pub fn load(&self, dtype: Option<Dtype>) -> Box<dyn Model> {
+        let weights = self.weights();
+        let weights = match dtype {
+            Some(dtype) => weights.in_dtype(dtype),
+            None => weights,
+        };
+        models::load(&self.config, weights).unwrap()
+    }
+
+    /// The stored tensors by name.
+    pub fn tensors(&self) -> Vec<(String, Array)> {
+        tensors(&self.folder.path().join("model.safetensors"))
+    }
+}
+
+pub fn tensors(file: &Path) -> Vec<(String, Array)> {
+    let file = mlx::safetensors::File::open(file).unwrap();
+    let names: Vec<String> = file.names().map(str::to_owned).collect();
+    names.into_iter().map(|name| (name.clone(), file.array(&name).unwrap())).collect()
+}
+
+/// A model with the memory of its sequences.
+pub struct Session {
+    pub model: Box<dyn Model>,
+    pub memory: Memory,
+}
+
+/// Log-probabilities by row.
+pub type Rows = Vec<Vec<f32>>;
+
+impl Session {
+    pub fn new(model: Box<dyn Model>) -> Session {
+        Session { memory: model.memory(), model }
+    }
+
+    /// One forward pass over these sequences' next tokens.
+    pub fn step(&mut self, parts: &[(Slot, &[u32])]) -> Rows {
+        let hidden = self.hidden(parts);
+        log_probabilities(&self.model.logits(&hidden))
+    }
+
+    pub fn hidden(&mut self, parts: &[(Slot, &[u32])]) -> Array {
+        let tokens: Vec<u32> =
+            parts.iter().flat_map(|(_, tokens)| tokens.iter().copied()).collect();
+        let lengths: Vec<_> = parts.iter().map(|(slot, tokens)| (*slot, tokens.len())).collect();
+        let tokens = Array::from_slice(&tokens, &[tokens.len() as i32]);
+        let batch = Batch::new(tokens, &lengths, &self.memory);
+        self.model.forward(&batch, &mut self.memory)
+    }
+
+    /// A sequence by itself, in a slot of its own: the rows of all its tokens.
+    pub fn alone(&mut self, tokens: &[u32]) -> Rows {
+        let slot = self.memory.open();
+        let rows = self.step(&[(slot, tokens)]);
+        self.memory.close(slot);
+        rows
+    }
+}
+
+pub fn log_probabilities(logits: &Array) -> Rows {
+    let logits = logits.cast(Dtype::F32);
+    let values = (&logits - &logits.logsumexp(&[-1], true)).to_vec::<f32>().unwrap();
+    values.chunks(logits.dim(-1) as usize).map(<[f32]>::to_vec).collect()
+}
+
+pub fn best(row: &[f32]) -> u32 {
+    (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as u32
+}
+
+/// The largest difference of log-probabilities above `floor` (in the first): far below it, they have no digits left.
+pub fn difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+    assert_eq!(a.len(), b.len(), "rows");
+    let pairs = a.iter().flatten().zip(b.iter().flatten());
+    pairs
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |worst, d| if d.is_nan() { f32::NAN } else { worst.max(d) })
+}
+
+/// Writes a safetensors file with metadata.
+pub fn write_safetensors(file: &PathBuf, metadata: &[(&str, &str)], tensors: &[(String, Array)]) {
+    let metadata: serde_json::Map<_, _> =
+        metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+    let mut header = serde_json::json!({"__metadata__": metadata});
+    let mut data = Vec::new();
+    for (name, tensor) in tensors {
+        let begin = data.len();
+        data.extend(tensor.to_bytes().unwrap());
+        let dtype = match tensor.dtype() {
+            Dtype::Bf16 => "BF16",
+            Dtype::F32 => "F32",
+            Dtype::U32 => "U32",
+            Dtype::U8 => "U8",
+            other => panic!("{other} in a test's file"),
+        };
+        header[name] = serde_json::json!({
+            "dtype": dtype, "shape": tensor.shape(), "data_offsets": [begin, data.len()],
+        });
+    }
+    let header = header.to_string().into_bytes();
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat();
+    std::fs::write(file, bytes).unwrap();
+}
