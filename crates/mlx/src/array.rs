@@ -1,0 +1,314 @@
+//! `Array`: one reference to a node of MLX's graph, freed when dropped. Making one from host data, and reading it back.
+
+use crate::device::stream_for;
+use crate::ffi::{Functions, mlx_array, mlx_vector_array};
+use crate::open::library;
+use crate::{Dtype, Element, EvalError, cpu, error};
+use half::{bf16, f16};
+use std::ffi::c_void;
+use std::fmt;
+
+/// An array of MLX, computed or not. Cloning shares the node. Neither `Send` nor `Sync`, as the streams of MLX are not:
+///
+/// ```compile_fail
+/// fn send<T: Send>() {}
+/// send::<mlx::Array>();
+/// ```
+/// ```compile_fail
+/// fn sync<T: Sync>() {}
+/// sync::<mlx::Array>();
+/// ```
+pub struct Array {
+    raw: mlx_array,
+}
+
+/// Computes the arrays and waits for them.
+pub fn eval(arrays: &[&Array]) -> Result<(), EvalError> {
+    evaluate(arrays, |f| f.mlx_eval)
+}
+
+/// Starts computing the arrays and returns at once. Errors of the computation come with the next `eval` or reading.
+pub fn async_eval(arrays: &[&Array]) -> Result<(), EvalError> {
+    evaluate(arrays, |f| f.mlx_async_eval)
+}
+
+type Evaluate = unsafe extern "C" fn(mlx_vector_array) -> i32;
+
+fn evaluate(arrays: &[&Array], which: fn(&Functions) -> Evaluate) -> Result<(), EvalError> {
+    if arrays.is_empty() {
+        return Ok(());
+    }
+    let f = functions();
+    let vector = Vector::of(f, arrays);
+    // SAFETY: the vector holds references of its own and lives for the call.
+    match unsafe { which(f)(vector.raw) } {
+        0 => Ok(()),
+        _ => Err(EvalError::from_last_message()),
+    }
+}
+
+impl Array {
+    /// Copies `data`, which fills `shape` in row-major order.
+    #[track_caller]
+    pub fn from_slice<T: Element>(data: &[T], shape: &[i32]) -> Array {
+        // SAFETY: `Element` is plain data without padding, so its bytes can be read.
+        let bytes =
+            unsafe { std::slice::from_raw_parts(data.as_ptr().cast::<u8>(), size_of_val(data)) };
+        Array::from_bytes(bytes, shape, T::DTYPE)
+    }
+
+    /// Copies `bytes`: the elements of `shape` in row-major order, little-endian, as `dtype`.
+    #[track_caller]
+    pub fn from_bytes(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Array {
+        let (f, _) = stream_for("array", &[]);
+        if byte_len(shape, dtype) != Some(bytes.len()) {
+            error::fail(
+                "array",
+                &[],
+                format!("{} bytes do not fill {dtype}{shape:?}", bytes.len()),
+            );
+        }
+        // SAFETY: the size was checked; MLX copies before it returns.
+        let raw = unsafe {
+            (f.mlx_array_new_data)(
+                bytes.as_ptr().cast::<c_void>(),
+                shape.as_ptr(),
+                shape.len() as i32,
+                dtype as u32,
+            )
+        };
+        if raw.ctx.is_null() {
+            error::fail("array", &[], error::take_message());
+        }
+        Array { raw }
+    }
+
+    /// A single value without dimensions, rounded to `dtype`.
+    #[track_caller]
+    pub fn scalar(value: f64, dtype: Dtype) -> Array {
+        let one = |bytes: &[u8]| Array::from_bytes(bytes, &[], dtype);
+        match dtype {
+            Dtype::Bool => one(&[u8::from(value != 0.0)]),
+            Dtype::U8 => one(&(value as u8).to_ne_bytes()),
+            Dtype::U16 => one(&(value as u16).to_ne_bytes()),
+            Dtype::U32 => one(&(value as u32).to_ne_bytes()),
+            Dtype::U64 => one(&(value as u64).to_ne_bytes()),
+            Dtype::I8 => one(&(value as i8).to_ne_bytes()),
+            Dtype::I16 => one(&(value as i16).to_ne_bytes()),
+            Dtype::I32 => one(&(value as i32).to_ne_bytes()),
+            Dtype::I64 => one(&(value as i64).to_ne_bytes()),
+            Dtype::F16 => one(&f16::from_f64(value).to_ne_bytes()),
+            Dtype::Bf16 => one(&bf16::from_f64(value).to_ne_bytes()),
+            Dtype::F32 => one(&(value as f32).to_ne_bytes()),
+            Dtype::F64 => one(&value.to_ne_bytes()),
+            Dtype::Complex64 => one(&[(value as f32).to_ne_bytes(), 0_f32.to_ne_bytes()].concat()),
+        }
+    }
+
+    pub fn shape(&self) -> &[i32] {
+        let f = functions();
+        // SAFETY: the handle is alive. MLX keeps the shape as long as the node, and this reference keeps the node.
+        unsafe {
+            match (f.mlx_array_ndim)(self.raw) {
+                0 => &[],
+                ndim => std::slice::from_raw_parts((f.mlx_array_shape)(self.raw), ndim),
+            }
+        }
+    }
+
+    /// The size of one dimension; negative ones count from the last.
+    #[track_caller]
+    pub fn dim(&self, axis: i32) -> i32 {
+        let shape = self.shape();
+        let index = if axis < 0 { axis + shape.len() as i32 } else { axis };
+        match shape.get(index as usize) {
+            Some(size) => *size,
+            None => error::fail("dim", &[self], format!("there is no axis {axis}")),
+        }
+    }
+
+    pub fn ndim(&self) -> usize {
+        self.shape().len()
+    }
+
+    /// The number of elements.
+    pub fn size(&self) -> usize {
+        // SAFETY: the handle is alive.
+        unsafe { (functions().mlx_array_size)(self.raw) }
+    }
+
+    pub fn nbytes(&self) -> usize {
+        self.size() * self.dtype().size()
+    }
+
+    pub fn dtype(&self) -> Dtype {
+        // SAFETY: the handle is alive.
+        Dtype::from_raw(unsafe { (functions().mlx_array_dtype)(self.raw) })
+    }
+
+    /// The elements in row-major order. Computes what is not computed yet. The dtype must be `T`'s: cast first.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, EvalError> {
+        if !T::reads(self.dtype()) {
+            return Err(EvalError::WrongDtype { found: self.dtype(), wanted: T::DTYPE });
+        }
+        let mut values = Vec::<T>::with_capacity(self.size());
+        self.read(|bytes| {
+            // SAFETY: the capacity is that many elements of the same width; `Element` takes any bits.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    bytes.as_ptr(),
+                    values.as_mut_ptr().cast::<u8>(),
+                    bytes.len(),
+                );
+                values.set_len(bytes.len() / size_of::<T>());
+            }
+        })?;
+        Ok(values)
+    }
+
+    /// The elements as bytes, in row-major order.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, EvalError> {
+        let mut copy = Vec::new();
+        self.read(|bytes| copy.extend_from_slice(bytes))?;
+        Ok(copy)
+    }
+
+    /// The only element.
+    pub fn item<T: Element>(&self) -> Result<T, EvalError> {
+        match self.to_vec()?.as_slice() {
+            [value] => Ok(*value),
+            values => Err(EvalError::NotAScalar(values.len())),
+        }
+    }
+
+    fn read(&self, take: impl FnOnce(&[u8])) -> Result<(), EvalError> {
+        let settled = error::catch(|| match cpu::buffers_are_shared() {
+            true => cpu::snapshot(self),
+            false => self.contiguous(),
+        });
+        let settled = settled.map_err(|error| EvalError::Failed(error.to_string()))?;
+        eval(&[&settled])?;
+        if settled.size() == 0 {
+            take(&[]);
+            return Ok(());
+        }
+        // SAFETY: evaluated and row contiguous, so `nbytes` bytes are there; `settled` outlives the borrow.
+        take(unsafe {
+            std::slice::from_raw_parts(
+                (functions().mlx_array_data_uint8)(settled.raw),
+                settled.nbytes(),
+            )
+        });
+        Ok(())
+    }
+
+    /// Whether the values are there already, so that reading them waits for nothing.
+    pub fn is_available(&self) -> bool {
+        let mut available = false;
+        // SAFETY: the handle is alive, the flag is ours.
+        unsafe { (functions()._mlx_array_is_available)(&mut available, self.raw) == 0 && available }
+    }
+
+    pub(crate) fn raw(&self) -> mlx_array {
+        self.raw
+    }
+
+    /// # Safety
+    /// `raw` is a handle that mlx-c filled in, and nobody else frees it.
+    pub(crate) unsafe fn from_raw(raw: mlx_array) -> Array {
+        Array { raw }
+    }
+}
+
+impl Clone for Array {
+    fn clone(&self) -> Array {
+        let f = functions();
+        let mut raw = mlx_array::NULL;
+        // SAFETY: the source is alive; a null destination is filled with a new reference.
+        let status = unsafe { (f.mlx_array_set)(&mut raw, self.raw) };
+        assert_eq!(
+            status,
+            0,
+            "a reference to an array could not be made: {}",
+            error::take_message()
+        );
+        Array { raw }
+    }
+}
+
+impl Drop for Array {
+    fn drop(&mut self) {
+        // SAFETY: the handle is ours and freed once.
+        unsafe { (functions().mlx_array_free)(self.raw) };
+    }
+}
+
+impl fmt::Debug for Array {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Array {}{:?}", self.dtype(), self.shape())
+    }
+}
+
+/// The table, for code that holds an array and so knows that the library is open.
+pub(crate) fn functions() -> &'static Functions {
+    match library() {
+        Ok(library) => library.functions(),
+        Err(error) => panic!("an array without a library: {error}"),
+    }
+}
+
+/// Bytes of an array; none where a dimension is negative or the product overflows.
+pub(crate) fn byte_len(shape: &[i32], dtype: Dtype) -> Option<usize> {
+    let mut bytes = dtype.size();
+    for dim in shape {
+        bytes = bytes.checked_mul(usize::try_from(*dim).ok()?)?;
+    }
+    Some(bytes)
+}
+
+/// A list of arrays on its way into or out of mlx-c.
+pub(crate) struct Vector<'f> {
+    pub raw: mlx_vector_array,
+    f: &'f Functions,
+}
+
+impl<'f> Vector<'f> {
+    pub fn empty(f: &'f Functions) -> Vector<'f> {
+        Vector { raw: mlx_vector_array::NULL, f }
+    }
+
+    /// # Safety
+    /// `array` is a living handle.
+    pub unsafe fn of_raw(f: &'f Functions, array: mlx_array) -> Vector<'f> {
+        // SAFETY: one handle, alive by contract; the vector takes a reference of its own.
+        Vector { raw: unsafe { (f.mlx_vector_array_new_data)(&array, 1) }, f }
+    }
+
+    pub fn of(f: &'f Functions, arrays: &[&Array]) -> Vector<'f> {
+        let handles: Vec<mlx_array> = arrays.iter().map(|a| a.raw).collect();
+        // SAFETY: the handles are alive; the vector takes references of its own.
+        Vector { raw: unsafe { (f.mlx_vector_array_new_data)(handles.as_ptr(), handles.len()) }, f }
+    }
+
+    /// New references to all that mlx-c put in.
+    pub fn arrays(&self) -> Vec<Array> {
+        // SAFETY: the vector is alive.
+        let size = unsafe { (self.f.mlx_vector_array_size)(self.raw) };
+        (0..size)
+            .map(|i| {
+                let mut raw = mlx_array::NULL;
+                // SAFETY: the index is within the size; the destination is filled with a new reference.
+                let status = unsafe { (self.f.mlx_vector_array_get)(&mut raw, self.raw, i) };
+                assert_eq!(status, 0, "a result of MLX is missing: {}", error::take_message());
+                Array { raw }
+            })
+            .collect()
+    }
+}
+
+impl Drop for Vector<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the handle is ours (or null, which mlx-c accepts) and freed once.
+        unsafe { (self.f.mlx_vector_array_free)(self.raw) };
+    }
+}

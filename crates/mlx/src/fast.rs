@@ -1,0 +1,120 @@
+//! MLX's fused operations: norms, rotary positions, attention.
+
+use crate::Array;
+use crate::ops::{op_options, raw_or_null};
+
+/// x / √(mean(x²) + eps) · weight, over the last axis.
+#[track_caller]
+pub fn rms_norm(x: &Array, weight: Option<&Array>, eps: f32) -> Array {
+    op_options!(mlx_fast_rms_norm, [Some(x), weight], x.raw(), raw_or_null(weight), eps)
+}
+
+/// (x − mean) / √(variance + eps) · weight + bias, over the last axis.
+#[track_caller]
+pub fn layer_norm(x: &Array, weight: Option<&Array>, bias: Option<&Array>, eps: f32) -> Array {
+    let (w, b) = (raw_or_null(weight), raw_or_null(bias));
+    op_options!(mlx_fast_layer_norm, [Some(x), weight, bias], x.raw(), w, b, eps)
+}
+
+/// Rotary position embedding of the first `dims` of the last axis; the axis before it is the position.
+#[derive(Clone, Copy, Debug)]
+pub struct Rope<'a> {
+    pub dims: i32,
+    /// Pairs are neighbours (true) or the two halves (false).
+    pub traditional: bool,
+    pub angles: Angles<'a>,
+    /// Positions are multiplied by this.
+    pub scale: f32,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Angles<'a> {
+    /// base^(-2i/dims)
+    Base(f32),
+    /// The wavelength divided by 2π of each pair: angle = position / freqs[i].
+    Freqs(&'a Array),
+}
+
+impl<'a> Angles<'a> {
+    fn split(self) -> (Option<f32>, Option<&'a Array>) {
+        match self {
+            Angles::Base(base) => (Some(base), None),
+            Angles::Freqs(freqs) => (None, Some(freqs)),
+        }
+    }
+}
+
+impl Rope<'_> {
+    /// The first position is `offset`.
+    #[track_caller]
+    pub fn apply(&self, x: &Array, offset: i32) -> Array {
+        let (base, freqs) = self.angles.split();
+        op_options!(
+            mlx_fast_rope,
+            [Some(x), freqs],
+            x.raw(),
+            self.dims,
+            self.traditional,
+            base.into(),
+            self.scale,
+            offset,
+            raw_or_null(freqs),
+        )
+    }
+
+    /// The first position is a value of the graph: one for all, or one for each of the first axis.
+    #[track_caller]
+    pub fn apply_at(&self, x: &Array, offset: &Array) -> Array {
+        let (base, freqs) = self.angles.split();
+        op_options!(
+            mlx_fast_rope_dynamic,
+            [Some(x), Some(offset), freqs],
+            x.raw(),
+            self.dims,
+            self.traditional,
+            base.into(),
+            self.scale,
+            offset.raw(),
+            raw_or_null(freqs),
+        )
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Mask<'a> {
+    None,
+    /// The last query sees all keys, the one before it all but one, and so on.
+    Causal,
+    /// Booleans (true: seen) or numbers to add to the scores; broadcast to [batch, heads, queries, keys].
+    Array(&'a Array),
+}
+
+/// softmax(`scale` · q·kᵀ + mask) · v. `q`: [batch, heads, queries, dim]; `k`, `v`: [batch, heads of k and v, keys, dim],
+/// whose heads divide those of `q`. `sinks`: one score per head that only takes part in the softmax's sum.
+#[track_caller]
+pub fn scaled_dot_product_attention(
+    q: &Array,
+    k: &Array,
+    v: &Array,
+    scale: f32,
+    mask: Mask<'_>,
+    sinks: Option<&Array>,
+) -> Array {
+    let (mode, array) = match mask {
+        Mask::None => (c"", None),
+        Mask::Causal => (c"causal", None),
+        Mask::Array(array) => (c"array", Some(array)),
+    };
+    op_options!(
+        mlx_fast_scaled_dot_product_attention,
+        [Some(q), Some(k), Some(v), array, sinks],
+        q.raw(),
+        k.raw(),
+        v.raw(),
+        scale,
+        mode.as_ptr(),
+        raw_or_null(array),
+        raw_or_null(sinks),
+        false,
+    )
+}
