@@ -1,0 +1,392 @@
+//! `POST /api/create`: a model from another one, or from files that were uploaded before.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+
+use axum::response::Response;
+use indexmap::IndexMap;
+use protocol::{Convert, Converted, Failure, FailureKind};
+use scheduler::ConvertEvent;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use store::{Config, Digest, Layer, Name, Recipe, Store, StoredMessage};
+use tokio::sync::mpsc;
+
+use super::progress::{self, News, Progress};
+use super::{MessageField, Rejection, texts};
+use crate::Server;
+use crate::generation::Reference;
+use crate::http::{self, Call};
+use crate::json::quote;
+
+pub(super) async fn create(call: Call) -> Result<Response, Rejection> {
+    let body: CreateBody = http::read(call.body).await?;
+    let name = body.check()?;
+    let streams = body.stream.unwrap_or(true);
+    let (told, news) = mpsc::channel(progress::NEWS_MAX);
+    tokio::spawn(async move {
+        let work = Work { server: call.server, told };
+        if let Err(rejection) = work.run(name, body).await {
+            let _ = work.told.send(Err(rejection)).await;
+        }
+    });
+    Ok(progress::answer(news, streams).await)
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename = "api.CreateRequest")]
+struct CreateBody {
+    model: String,
+    stream: Option<bool>,
+    quantize: String,
+    from: String,
+    remote_host: String,
+    files: Option<IndexMap<String, String>>,
+    draft_files: Option<IndexMap<String, String>>,
+    adapters: Option<IndexMap<String, String>>,
+    template: String,
+    license: Value,
+    system: String,
+    parameters: Map<String, Value>,
+    messages: Vec<MessageField>,
+    renderer: String,
+    parser: String,
+    requires: String,
+    info: Map<String, Value>,
+    name: String,
+    quantization: String,
+}
+
+impl CreateBody {
+    /// What is wrong before any work begins; else the new model's name.
+    fn check(&self) -> Result<Name, Rejection> {
+        let files = self.files.iter().chain(&self.draft_files).flatten();
+        for (path, digest) in files {
+            if !is_relative(path) {
+                return Err(Rejection::bad(texts::FILE_PATH));
+            }
+            if digest.is_empty() {
+                return Err(Rejection::bad(texts::INVALID_DIGEST));
+            }
+        }
+        let asked = if self.model.is_empty() { &self.name } else { &self.model };
+        Name::parse(asked).map_err(|_| Rejection::bad(texts::INVALID_MODEL_NAME))
+    }
+
+    fn quantize(&self) -> Option<String> {
+        let text = if self.quantize.is_empty() { &self.quantization } else { &self.quantize };
+        Some(text.clone()).filter(|text| !text.is_empty())
+    }
+
+    /// What we do not do (yet): said before anything is written.
+    fn check_supported(&self) -> Result<(), Rejection> {
+        let has = |files: &Option<IndexMap<String, String>>| {
+            files.as_ref().is_some_and(|files| !files.is_empty())
+        };
+        let unsupported = [
+            (has(&self.adapters), "adapters cannot be imported yet"),
+            (has(&self.draft_files), "draft models cannot be imported yet"),
+            (!self.remote_host.is_empty(), "remote models are not supported"),
+            (
+                !self.from.is_empty() && self.quantize().is_some(),
+                "a model that is stored already cannot be quantised",
+            ),
+        ];
+        match unsupported.iter().find(|(asked, _)| *asked) {
+            Some((_, message)) => Err(unsupported_error(message, None)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// No root, no `.` and no `..`, no empty part.
+fn is_relative(path: &str) -> bool {
+    path.split('/').all(|part| !matches!(part, "" | "." | "..")) && !path.contains('\\')
+}
+
+fn unsupported_error(message: &str, hint: Option<&str>) -> Rejection {
+    let failure = Failure::new(FailureKind::Unsupported, message);
+    Failure { hint: hint.map(str::to_owned), ..failure }.into()
+}
+
+/// The reader has left: nobody wants the rest.
+struct Left;
+
+impl From<Left> for Rejection {
+    fn from(_: Left) -> Rejection {
+        Failure::new(FailureKind::Cancelled, "the client left").into()
+    }
+}
+
+struct Work {
+    server: Server,
+    told: mpsc::Sender<News>,
+}
+
+impl Work {
+    async fn run(&self, name: Name, body: CreateBody) -> Result<(), Rejection> {
+        body.check_supported()?;
+        let base = if !body.from.is_empty() {
+            self.from_model(&body.from).await?
+        } else if let Some(files) = &body.files {
+            self.from_files(files, body.quantize()).await?
+        } else {
+            return Err(Rejection::bad(texts::NEITHER_FROM_NOR_FILES));
+        };
+        let recipe = recipe(base, body)?;
+        let told = self.told.clone();
+        self.server
+            .blocking(move |store| {
+                // Once layers are written the work is done to its end, whoever still listens.
+                store.create(&name, recipe, &mut |step| {
+                    let _ = told.blocking_send(Ok(Progress::status(step.to_string())));
+                })
+            })
+            .await?;
+        Ok(self.tell(Progress::status("success")).await?)
+    }
+
+    async fn tell(&self, progress: Progress) -> Result<(), Left> {
+        self.told.send(Ok(progress)).await.map_err(|_| Left)
+    }
+
+    async fn from_model(&self, from: &str) -> Result<Recipe, Rejection> {
+        let reference =
+            Reference::parse(from).map_err(|_| Rejection::bad(texts::INVALID_MODEL_NAME))?;
+        let found = self.server.blocking(move |store| store.model(&reference.name)).await;
+        match found {
+            Ok(model) => Ok(Recipe::from_model(&model)),
+            Err(store::Error::NotFound(name)) => Err(Rejection::internal(texts::FROM_NOT_FOUND)
+                .hint(Some(format!(
+                    "`{name}` is not stored here, and models cannot be pulled yet"
+                )))),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    async fn from_files(
+        &self,
+        files: &IndexMap<String, String>,
+        quantize: Option<String>,
+    ) -> Result<Recipe, Rejection> {
+        let listed = files.clone();
+        let kind = self.server.blocking(move |store| kind(store, &listed)).await;
+        match kind {
+            Kind::Safetensors => self.convert(files, quantize).await,
+            Kind::Gguf => Err(self.refuse_gguf(files).await?),
+            Kind::Unknown => Err(Rejection::bad(texts::UNKNOWN_FILE_TYPE)),
+        }
+    }
+
+    /// GGUF files are looked at, so that a wrong one is told from one that we cannot import yet.
+    async fn refuse_gguf(&self, files: &IndexMap<String, String>) -> Result<Rejection, Rejection> {
+        self.tell(Progress::status("parsing GGUF")).await?;
+        let listed = files.clone();
+        let looked = self.server.blocking(move |store| -> Result<(), Rejection> {
+            for (_, digest) in listed {
+                if !is_gguf(&blob(store, &digest)?)? {
+                    return Err(Rejection::bad(texts::NOT_GGUF));
+                }
+            }
+            Ok(())
+        });
+        looked.await?;
+        Ok(unsupported_error(
+            "GGUF files cannot be imported yet",
+            Some("create the model from the safetensors files of the same repository"),
+        ))
+    }
+
+    async fn convert(
+        &self,
+        files: &IndexMap<String, String>,
+        quantize: Option<String>,
+    ) -> Result<Recipe, Rejection> {
+        let listed = files.clone();
+        let paths =
+            self.server.blocking(move |store| -> Result<BTreeMap<String, PathBuf>, Rejection> {
+                listed
+                    .iter()
+                    .map(|(name, digest)| Ok((name.clone(), blob(store, digest)?)))
+                    .collect()
+            });
+        let job =
+            Convert { files: paths.await?, store: self.server.store().root().to_owned(), quantize };
+        self.tell(Progress::status("converting model")).await?;
+        let mut events = self.server.scheduler().convert(job).await?;
+        while let Some(event) = events.next().await {
+            match event {
+                ConvertEvent::Progress(progress) => {
+                    let (total, completed) = (progress.total_bytes, progress.completed_bytes);
+                    self.tell(Progress {
+                        status: progress.status,
+                        digest: String::new(),
+                        total,
+                        completed,
+                    })
+                    .await?;
+                }
+                ConvertEvent::Done(converted) => return converted_recipe(converted),
+                ConvertEvent::Failed(failure) => return Err(failure.into()),
+            }
+        }
+        Err(Rejection::internal("the conversion broke off"))
+    }
+}
+
+enum Kind {
+    Safetensors,
+    Gguf,
+    Unknown,
+}
+
+/// By the files' names; one without a known end is looked at.
+fn kind(store: &Store, files: &IndexMap<String, String>) -> Kind {
+    let ends = |end: &str| files.keys().any(|path| path.ends_with(end));
+    if ends(".safetensors") {
+        return Kind::Safetensors;
+    }
+    let looks =
+        |digest: &String| blob(store, digest).and_then(|path| is_gguf(&path)).unwrap_or(false);
+    match ends(".gguf") || files.values().any(looks) {
+        true => Kind::Gguf,
+        false => Kind::Unknown,
+    }
+}
+
+fn is_gguf(path: &PathBuf) -> Result<bool, Rejection> {
+    let mut magic = [0; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    match read {
+        Ok(()) => Ok(&magic == b"GGUF"),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(Rejection::internal(format!("open {}: {error}", path.display()))),
+    }
+}
+
+/// Where an uploaded file lies.
+fn blob(store: &Store, digest: &str) -> Result<PathBuf, Rejection> {
+    let digest = Digest::parse(digest).map_err(|_| Rejection::bad(texts::INVALID_DIGEST))?;
+    let path = store.blob_path(&digest);
+    match path.is_file() {
+        true => Ok(path),
+        false => {
+            Err(Rejection::internal(format!("open {}: no such file or directory", path.display())))
+        }
+    }
+}
+
+fn converted_recipe(converted: Converted) -> Result<Recipe, Rejection> {
+    let broken =
+        |what: String| Rejection::internal(format!("the conversion told nonsense: {what}"));
+    let mut layers = Vec::with_capacity(converted.layers.len());
+    for layer in converted.layers {
+        layers.push(Layer {
+            media_type: layer.media_type,
+            digest: Digest::parse(&layer.digest).map_err(|error| broken(error.to_string()))?,
+            size_bytes: layer.size_bytes,
+            from: String::new(),
+            name: layer.name.unwrap_or_default(),
+        });
+    }
+    let config: Config =
+        serde_json::from_value(converted.config).map_err(|error| broken(error.to_string()))?;
+    Ok(Recipe { config, layers, ..Recipe::default() })
+}
+
+/// The base with what the client changes.
+fn recipe(base: Recipe, body: CreateBody) -> Result<Recipe, Rejection> {
+    let filled = |text: String| Some(text).filter(|text| !text.is_empty());
+    let mut config = base.config;
+    for (field, given) in [
+        (&mut config.renderer, body.renderer),
+        (&mut config.parser, body.parser),
+        (&mut config.requires, body.requires),
+    ] {
+        if !given.is_empty() {
+            *field = given;
+        }
+    }
+    apply_info(&mut config, &body.info)?;
+    Ok(Recipe {
+        config,
+        layers: base.layers,
+        template: filled(body.template),
+        system: filled(body.system),
+        licenses: licenses(body.license)?,
+        params: body.parameters.into_iter().collect(),
+        messages: body.messages.into_iter().map(stored).collect(),
+    })
+}
+
+fn stored(message: MessageField) -> StoredMessage {
+    StoredMessage {
+        role: message.role.to_lowercase(),
+        content: message.content,
+        thinking: message.thinking,
+        images: message.images.into_iter().map(|image| image.0).collect(),
+    }
+}
+
+/// One text or several.
+fn licenses(given: Value) -> Result<Vec<String>, Rejection> {
+    match given {
+        Value::Null => Ok(Vec::new()),
+        Value::String(text) if text.is_empty() => Ok(Vec::new()),
+        Value::String(text) => Ok(vec![text]),
+        other => serde_json::from_value(other)
+            .map_err(|_| Rejection::internal("a license must be a text or a list of texts")),
+    }
+}
+
+/// Fields of the config that a client may set itself.
+fn apply_info(config: &mut Config, info: &Map<String, Value>) -> Result<(), Rejection> {
+    if let Some(Value::Array(list)) = info.get("capabilities") {
+        config.capabilities.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
+    }
+    if let Some(family) = info_text(info, "model_family")? {
+        config.model_families = Some(vec![family.clone()]);
+        config.model_family = family;
+    }
+    for (field, key) in [
+        (&mut config.base_name, "base_name"),
+        (&mut config.file_type, "quantization_level"),
+        (&mut config.model_type, "parameter_size"),
+    ] {
+        if let Some(text) = info_text(info, key)? {
+            *field = text;
+        }
+    }
+    for (field, key) in [
+        (&mut config.context_length, "context_length"),
+        (&mut config.embedding_length, "embedding_length"),
+    ] {
+        if let Some(number) = info_number(info, key)? {
+            *field = number;
+        }
+    }
+    Ok(())
+}
+
+fn info_text(info: &Map<String, Value>, key: &str) -> Result<Option<String>, Rejection> {
+    match info.get(key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
+        Some(_) => Err(Rejection::bad(format!("info field {} must be a string", quote(key)))),
+    }
+}
+
+fn info_number(info: &Map<String, Value>, key: &str) -> Result<Option<u64>, Rejection> {
+    match info.get(key) {
+        None => Ok(None),
+        Some(Value::Number(number)) => match number.as_f64() {
+            Some(float) if float >= 0.0 && float.fract() == 0.0 => Ok(Some(float as u64)),
+            _ => Err(Rejection::bad(format!(
+                "info field {} must be a non-negative integer",
+                quote(key)
+            ))),
+        },
+        Some(_) => Err(Rejection::bad(format!("info field {} must be a number", quote(key)))),
+    }
+}

@@ -1,0 +1,185 @@
+//! What a client asks of a model, before and after the model's own settings are added. Pure.
+
+use indexmap::IndexMap;
+use protocol::{Format, Image, Input, Message, OptionError, Options, Request, Role, Think};
+use scheduler::KeepAlive;
+use serde_json::{Map, Value};
+use store::{Capability, Model, StoredMessage};
+
+use super::Refusal;
+use crate::json;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Chat,
+    Generate,
+}
+
+/// A dialect's question.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ask {
+    /// As the client wrote it.
+    pub model: String,
+    pub verb: Verb,
+    /// Without options, format and what the model adds.
+    pub request: Request,
+    /// As the client wrote them.
+    pub options: Map<String, Value>,
+    pub format: Value,
+    pub keep_alive: Option<KeepAlive>,
+    /// A system text in place of the model's own.
+    pub system: Option<String>,
+    /// Whether the model's stored messages come before the client's.
+    pub stored_messages: bool,
+    /// No prompt at all: the model is only to be loaded (or, with a keep-alive of nothing, unloaded).
+    pub load_only: bool,
+}
+
+/// What the answer to a question depends on, of the model.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    /// All four parts of its name.
+    pub full_name: String,
+    pub capabilities: Vec<Capability>,
+    pub params: IndexMap<String, Value>,
+    pub system: Option<String>,
+    pub messages: Vec<StoredMessage>,
+}
+
+impl Facts {
+    pub(crate) fn of(model: &Model) -> Facts {
+        Facts {
+            full_name: model.name.full(),
+            capabilities: model.capabilities(),
+            params: model.params.clone(),
+            system: model.system.clone().filter(|text| !text.is_empty()),
+            messages: model.messages.clone(),
+        }
+    }
+
+    fn can(&self, capability: Capability) -> bool {
+        self.capabilities.contains(&capability)
+    }
+}
+
+impl Ask {
+    pub(crate) fn unloads(&self) -> bool {
+        self.load_only && self.keep_alive == Some(KeepAlive::NONE)
+    }
+
+    /// The request that goes to the engine, or why there is none.
+    pub(crate) fn complete(self, facts: &Facts) -> Result<Request, Refusal> {
+        let think = self.check_think(facts)?;
+        self.check_capabilities(facts)?;
+        let mut request = self.request;
+        request.options = merged(&self.options, &facts.params).map_err(Refusal::Option)?;
+        request.think = think;
+        if self.load_only {
+            return Ok(request);
+        }
+        request.format = format(self.format)?;
+        if has_images(&request.input)
+            && !facts.can(Capability::Vision)
+            && !facts.can(Capability::Audio)
+        {
+            return Err(Refusal::Images);
+        }
+        if let Input::Chat { messages, .. } = &mut request.input {
+            add_stored(
+                messages,
+                self.system.or(facts.system.clone()),
+                match self.stored_messages {
+                    true => &facts.messages,
+                    false => &[],
+                },
+            );
+        }
+        Ok(request)
+    }
+
+    fn check_think(&self, facts: &Facts) -> Result<Think, Refusal> {
+        match (facts.can(Capability::Thinking), &self.request.think) {
+            (true, Think::Unset) => Ok(Think::On),
+            (false, Think::On | Think::Level(_)) => {
+                Err(Refusal::NoThinking { asked: self.model.clone() })
+            }
+            (_, asked) => Ok(asked.clone()),
+        }
+    }
+
+    fn check_capabilities(&self, facts: &Facts) -> Result<(), Refusal> {
+        if !facts.can(Capability::Completion) {
+            return Err(Refusal::NoCompletion { asked: self.model.clone(), verb: self.verb });
+        }
+        let needed = match &self.request.input {
+            Input::Chat { tools, .. } if !tools.is_empty() => Some(Capability::Tools),
+            Input::Infill { .. } => Some(Capability::Insert),
+            _ => None,
+        };
+        match needed.filter(|&capability| !facts.can(capability)) {
+            None => Ok(()),
+            Some(missing) => Err(Refusal::NoCapability {
+                full_name: facts.full_name.clone(),
+                missing: vec![missing.as_str()],
+            }),
+        }
+    }
+}
+
+/// The request's options over the model's. Names that nobody knows are logged and left out.
+fn merged(
+    asked: &Map<String, Value>,
+    params: &IndexMap<String, Value>,
+) -> Result<Options, OptionError> {
+    let params = options(params.iter())?;
+    Ok(options(asked.iter())?.or(params))
+}
+
+fn options<'a>(
+    entries: impl Iterator<Item = (&'a String, &'a Value)>,
+) -> Result<Options, OptionError> {
+    let mut options = Options::default();
+    for (name, value) in entries {
+        match options.set(name, value) {
+            Err(OptionError::Unknown(name)) => {
+                tracing::warn!(option = name, "invalid option provided")
+            }
+            other => other?,
+        }
+    }
+    Ok(options)
+}
+
+fn format(given: Value) -> Result<Format, Refusal> {
+    match given {
+        Value::Null => Ok(Format::Free),
+        Value::String(text) if text.is_empty() => Ok(Format::Free),
+        Value::String(text) if text == "json" => Ok(Format::Json),
+        Value::Object(_) => Ok(Format::Schema(given)),
+        _ => Err(Refusal::Format { given: json::to_text(&given) }),
+    }
+}
+
+fn has_images(input: &Input) -> bool {
+    matches!(input, Input::Chat { messages, .. } if messages.iter().any(|message| !message.images.is_empty()))
+}
+
+/// Stored messages come first; the system text before all, unless the client begins with one of its own.
+fn add_stored(messages: &mut Vec<Message>, system: Option<String>, stored: &[StoredMessage]) {
+    let begins_with_system = messages.first().is_some_and(|message| message.role == Role::System);
+    let system = system.filter(|_| !begins_with_system);
+    let system =
+        system.map(|content| Message { role: Role::System, content, ..Message::default() });
+    let before: Vec<Message> = system.into_iter().chain(stored.iter().map(message)).collect();
+    messages.splice(0..0, before);
+}
+
+fn message(stored: &StoredMessage) -> Message {
+    Message {
+        role: Role::parse(&stored.role),
+        content: stored.content.clone(),
+        thinking: Some(stored.thinking.clone()).filter(|text| !text.is_empty()),
+        images: stored.images.iter().map(|base64| Image { base64: base64.clone() }).collect(),
+        ..Message::default()
+    }
+}

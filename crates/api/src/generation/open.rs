@@ -1,0 +1,96 @@
+//! Gets the model that a question needs and starts the request on it.
+
+use std::time::Duration;
+
+use protocol::{Event, ModelFiles, Request};
+use scheduler::{EventStream, Lease, Want};
+use store::{Capability, Model};
+
+use super::{Ask, Facts, Reference, Refusal};
+use crate::Server;
+
+pub(crate) enum Opened {
+    /// The model is not loaded any more.
+    Unloaded,
+    /// The model is loaded, and that was all.
+    Loaded,
+    Running(Running),
+}
+
+/// A request at work. Dropping it cancels the request and lets go of the model.
+pub(crate) struct Running {
+    events: EventStream,
+    _lease: Lease,
+    pub load: Duration,
+}
+
+impl Running {
+    pub(crate) async fn next(&mut self) -> Option<Event> {
+        self.events.next().await
+    }
+}
+
+pub(crate) async fn open(server: &Server, ask: Ask) -> Result<Opened, Refusal> {
+    let model = stored_model(server, &ask).await?;
+    if ask.unloads() {
+        server.scheduler().unload(&model.digest.to_string());
+        return Ok(Opened::Unloaded);
+    }
+    let facts = Facts::of(&model);
+    if facts.capabilities.contains(&Capability::Image) {
+        return Err(Refusal::ImageModel);
+    }
+    let (load_only, keep_alive) = (ask.load_only, ask.keep_alive);
+    let mut request = ask.complete(&facts)?;
+    let want = Want { keep_alive, ..want(&model, &request) };
+    let lease = server.scheduler().acquire(want).await?;
+    if load_only {
+        return Ok(Opened::Loaded);
+    }
+    request.id = server.scheduler().next_request_id();
+    let load = lease.load_duration();
+    let events = lease.submit(request).await?;
+    Ok(Opened::Running(Running { events, _lease: lease, load }))
+}
+
+/// The model that is asked, if it is there.
+async fn stored_model(server: &Server, ask: &Ask) -> Result<Model, Refusal> {
+    let verb = ask.verb;
+    let reference =
+        Reference::parse(&ask.model).map_err(|error| Refusal::Reference { verb, error })?;
+    let found = server.blocking(move |store| store.model(&reference.name)).await;
+    found.map_err(|error| match error {
+        store::Error::NotFound(_) => Refusal::UnknownModel { asked: ask.model.clone() },
+        other => Refusal::Store(other),
+    })
+}
+
+fn want(model: &Model, request: &Request) -> Want {
+    let context_tokens = request.options.num_ctx.filter(|&tokens| tokens > 0);
+    Want {
+        name: model.name.to_string(),
+        digest: model.digest.to_string(),
+        model: files(model),
+        weights_bytes: weights_bytes(model),
+        context_tokens: context_tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX)),
+        keep_alive: None,
+    }
+}
+
+fn files(model: &Model) -> ModelFiles {
+    ModelFiles {
+        name: model.name.to_string(),
+        files: model.files.clone(),
+        tensors: model.tensors.iter().map(|(_, path)| path.clone()).collect(),
+        template: model.template.clone(),
+        renderer: Some(model.config.renderer.clone()).filter(|text| !text.is_empty()),
+        parser: Some(model.config.parser.clone()).filter(|text| !text.is_empty()),
+    }
+}
+
+fn weights_bytes(model: &Model) -> u64 {
+    let weights = [store::media::TENSOR, store::media::MODEL];
+    let layers =
+        model.manifest.layers.iter().filter(|layer| weights.contains(&layer.media_type.as_str()));
+    layers.fold(0, |sum, layer| sum.saturating_add(layer.size_bytes))
+}
