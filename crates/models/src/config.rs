@@ -237,7 +237,7 @@ mod tests {
             "`theta` is \"-Infinity\", not a finite number above 0",
         );
         check(r#"{"theta": 0}"#, positive, "`theta` is 0, not a finite number above 0");
-        check(r#"{"theta": 1e300}"#, positive, "`theta` is 1e300, not a finite number above 0");
+        check(r#"{"theta": 1e300}"#, positive, "`theta` is 1e+300, not a finite number above 0");
         check(r#"{"b": 1}"#, |s| s.flag("b", false).map(drop), "`b` is 1, not true or false");
         check(r#"{"s": []}"#, |s| s.section("s").map(drop), "`s` is [], not an object");
         let nested = |s: Section<'_>| s.section("rope")?.unwrap().size("n").map(drop);

@@ -27,6 +27,8 @@ pub enum Error {
     Index { path: PathBuf, reason: String },
     #[error("`{}`: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Safetensors(#[from] mlx::safetensors::Error),
     #[error("building the model failed: {0}")]
     Graph(#[from] mlx::GraphError),
     #[error(transparent)]

@@ -1,22 +1,32 @@
-//! From files to names: which files make up a checkpoint, and all their tensors as arrays over the mapped files.
+//! From files to names: which files make up a checkpoint, and which file holds each tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
+use mlx::safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::weights::Gathered;
 use crate::weights::quantised::Declarations;
+use crate::weights::{Gathered, Stored};
 
 const INDEX: &str = "model.safetensors.index.json";
 
 pub(super) fn gather(files: &[PathBuf]) -> Result<Gathered> {
     let (mut tensors, mut declarations) = (BTreeMap::new(), Declarations::default());
-    declarations.of_file(&Default::default(), [].into_iter());
-    let _: &mut BTreeMap<String, mlx::Array> = &mut tensors;
-    let _ = files;
+    // Equal blobs are stored once and may be listed twice.
+    for path in files.iter().collect::<BTreeSet<_>>() {
+        let file = Rc::new(SafeTensors::open(path)?);
+        for (name, _) in file.tensors() {
+            let stored = Stored::InFile(Rc::clone(&file));
+            if tensors.insert(name.to_owned(), stored).is_some() {
+                return Err(Error::TwiceThere { name: name.to_owned(), file: path.clone() });
+            }
+        }
+        declarations.of_file(file.metadata(), file.tensors().map(|(name, _)| name));
+    }
     Ok(Gathered { tensors, declarations, ..Gathered::default() })
 }
 

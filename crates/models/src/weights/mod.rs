@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use mlx::safetensors::SafeTensors;
 use mlx::{Array, Dtype};
 
 use crate::config::Section;
@@ -28,7 +29,7 @@ pub struct Weights {
 
 #[derive(Default)]
 struct Gathered {
-    tensors: BTreeMap<String, Array>,
+    tensors: BTreeMap<String, Stored>,
     declarations: Declarations,
     /// Floating-point tensors are converted to it, where it is set.
     dtype: Option<Dtype>,
@@ -36,6 +37,12 @@ struct Gathered {
     ignored: BTreeSet<String>,
     /// What was taken, to be evaluated once at the end.
     taken: Vec<Array>,
+}
+
+/// A tensor that waits to be taken.
+enum Stored {
+    InFile(Rc<SafeTensors>),
+    Made(Array),
 }
 
 impl Weights {
@@ -50,7 +57,8 @@ impl Weights {
     }
 
     pub fn from_arrays(tensors: impl IntoIterator<Item = (String, Array)>) -> Weights {
-        Weights::of(Gathered { tensors: tensors.into_iter().collect(), ..Gathered::default() })
+        let tensors = tensors.into_iter().map(|(name, tensor)| (name, Stored::Made(tensor)));
+        Weights::of(Gathered { tensors: tensors.collect(), ..Gathered::default() })
     }
 
     fn of(gathered: Gathered) -> Weights {
@@ -92,8 +100,7 @@ impl Weights {
 
     /// A floating-point tensor of exactly this shape.
     pub fn tensor(&self, name: &str, shape: &[i32]) -> Result<Array> {
-        let path = self.path(name);
-        let tensor = self.take(name).ok_or_else(|| Error::MissingTensor { path: path.clone() })?;
+        let (path, tensor) = (self.path(name), self.take(name)?);
         if tensor.shape() != shape {
             let (expected, found) = (shape.to_vec(), tensor.shape().to_vec());
             return Err(Error::WrongShape { path, expected, found });
@@ -105,17 +112,19 @@ impl Weights {
     }
 
     /// Takes it in whatever shape it is.
-    fn take(&self, name: &str) -> Option<Array> {
-        let mut gathered = self.gathered.borrow_mut();
-        let stored = gathered.tensors.remove(&self.path(name))?;
+    fn take(&self, name: &str) -> Result<Array> {
+        let (path, mut gathered) = (self.path(name), self.gathered.borrow_mut());
+        let tensor = match gathered.tensors.remove(&path) {
+            None => return Err(Error::MissingTensor { path }),
+            Some(Stored::Made(tensor)) => tensor,
+            Some(Stored::InFile(file)) => file.array(&path)?,
+        };
         let tensor = match gathered.dtype {
-            Some(dtype) if stored.dtype().is_float() && stored.dtype() != dtype => {
-                stored.cast(dtype)
-            }
-            _ => stored,
+            Some(dtype) if tensor.dtype().is_float() => tensor.cast(dtype),
+            _ => tensor,
         };
         gathered.taken.push(tensor.clone());
-        Some(tensor)
+        Ok(tensor)
     }
 
     /// The linear layer `name` from `in` to `out`, dense or quantised; with a bias of its own if `bias`.

@@ -4,7 +4,7 @@
 //! As the layer's size is known, the shapes alone tell bits and group size; the mode follows from the companions. What
 //! was declared must agree, because whoever wrote it down would have computed with it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use mlx::{Array, Dtype, Mode};
@@ -74,7 +74,7 @@ impl Declarations {
     /// From the metadata of a file of the store: for the file as a whole, or for one of its tensors.
     pub(super) fn of_file<'a>(
         &mut self,
-        metadata: &HashMap<String, String>,
+        metadata: &BTreeMap<String, String>,
         names: impl Iterator<Item = &'a str>,
     ) {
         for name in names {
@@ -164,12 +164,10 @@ impl Weights {
         let Some(spelling) = SPELLINGS.iter().find(|spelling| self.has(spelling.scales)) else {
             return Ok(None);
         };
-        let path = self.path("weight");
-        let missing = || Error::MissingTensor { path: path.clone() };
-        let weight = self.take("weight").ok_or_else(missing)?;
-        let scales = self.take(spelling.scales).ok_or_else(missing)?;
-        let biases = self.take(spelling.biases);
-        let wrong = |reason: String| Error::Quantisation { path: path.clone(), reason };
+        let (weight, scales) = (self.take("weight")?, self.take(spelling.scales)?);
+        let has_biases = self.has(spelling.biases);
+        let biases = has_biases.then(|| self.take(spelling.biases)).transpose()?;
+        let wrong = |reason: String| Error::Quantisation { path: self.path("weight"), reason };
         let scheme = scheme(&weight, &scales, biases.as_ref(), [out, input]).map_err(wrong)?;
         if let Some(declared) = self.declared()
             && !declared.agrees(scheme)
@@ -189,7 +187,7 @@ impl Weights {
         let Some(name) = spelling.global_scale.iter().find(|name| self.has(name)) else {
             return Ok(None);
         };
-        let Some(scale) = self.take(name) else { return Ok(None) };
+        let scale = self.take(name)?;
         if scale.size() != 1 {
             let (path, found) = (self.path(name), scale.shape().to_vec());
             return Err(Error::WrongShape { path, expected: vec![1], found });

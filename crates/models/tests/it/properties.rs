@@ -9,9 +9,10 @@ use models::Slot;
 
 use crate::support::{Checkpoint, DECODERS, Rows, Session, difference};
 
-/// Of log-probabilities. f32 keeps 6e-8 of a value; three layers with sums over 64 to 150 terms make some 1e-5 of it.
+/// Of log-probabilities. The fixtures say that a relative noise of 1e-5 in all weights moves them by up to 6e-4
+/// (`noise_1e5`); sums over some 64 terms in another order have 5e-7, so 3e-5. (MLX's CPU kernels keep the order: 0.)
 /// A position off by one, a key too many or too few moves log-probabilities by more than 1e-2.
-const REORDERED: f32 = 1e-4;
+const REORDERED: f32 = 5e-5;
 
 fn tokens(count: usize) -> Vec<u32> {
     (0..count as u32).map(|i| 3 + (i * 37 + i * i * 11) % 500).collect()
