@@ -20,6 +20,7 @@ pub mod memory;
 mod open;
 mod ops;
 pub mod random;
+pub mod safetensors;
 
 pub use array::{Array, async_eval, eval};
 pub use device::{Device, device, device_info, set_device, synchronize, with_device};
