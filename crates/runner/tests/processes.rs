@@ -1,8 +1,11 @@
 //! The boundary with real processes: this test binary starts itself as the child, told by [`ROLE`] what to be.
 
-use std::io::Write;
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use protocol::wire::{self, CREDIT_EVENTS, FromChild, ToChild};
@@ -26,7 +29,8 @@ fn child() {
     match role.as_str() {
         "scripted" => scripted_child(),
         "convert" => convert_child(),
-        "server" => server_child(),
+        "server busy" => server_child("!long 4000 !sleep 20"),
+        "server hung" => server_child("!hang"),
         "old" => hello("0.0.1"),
         "silent exit" => {
             eprintln!("first line\ncannot find the library");
@@ -75,13 +79,13 @@ fn convert_child() {
 }
 
 /// A server with a busy runner, whose pid it tells; killed from outside.
-fn server_child() {
+fn server_child(prompt: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let runner = load("tiny", None).await.unwrap();
-        let _stream = runner.submit(request(1, "!long 4000 !sleep 20")).unwrap();
-        // Children of ours are found by their parent.
-        eprintln!("ready");
+        let _stream = runner.submit(request(1, prompt)).unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        eprintln!("runner {}", runner.pid().unwrap());
         tokio::time::sleep(Duration::from_secs(60)).await;
     });
 }
@@ -257,22 +261,16 @@ async fn cancellation_frees_the_slot_within_a_step() {
     let runner = load("tiny", None).await.unwrap();
     let mut stream = runner.submit(request(1, "!long 4000 !sleep 100")).unwrap();
     stream.next().await.unwrap();
-    assert!(runner.shared_memory_after(Duration::from_millis(250)).await > 0);
+    assert!(cache_bytes_after(&runner, Duration::from_millis(250)).await > 0);
     drop(stream);
-    assert_eq!(runner.shared_memory_after(Duration::from_millis(250)).await, 0);
+    assert_eq!(cache_bytes_after(&runner, Duration::from_millis(250)).await, 0);
 }
 
-trait MemoryAfter {
-    async fn shared_memory_after(&self, wait: Duration) -> u64;
-}
-
-impl MemoryAfter for Runner {
-    /// The engine's cache, asked now and answered between steps within the time.
-    async fn shared_memory_after(&self, wait: Duration) -> u64 {
-        self.memory().await;
-        tokio::time::sleep(wait).await;
-        self.last_memory().cache_bytes
-    }
+/// The engine's cache, asked now and answered between steps within the time.
+async fn cache_bytes_after(runner: &Runner, wait: Duration) -> u64 {
+    runner.memory().await;
+    tokio::time::sleep(wait).await;
+    runner.last_memory().cache_bytes
 }
 
 /// How a request that kills its runner ends, and another one beside it.
@@ -305,7 +303,7 @@ async fn a_killed_runner_is_noticed_at_once() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let pid = runner.pid().unwrap();
     let killed = Instant::now();
-    kill(pid, "KILL");
+    kill(pid);
     let failure = failure(read(stream).await.1);
     assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
     assert!(failure.message.contains("signal 9"), "{failure:?}");
@@ -344,23 +342,22 @@ async fn dropping_the_handle_ends_the_child() {
     assert!(gone_within(pid, Duration::from_secs(3)).await);
 }
 
-#[tokio::test]
-async fn no_runner_outlives_its_server() {
-    let mut server = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["child", "--exact", "--nocapture", "--test-threads=1"])
-        .env(ROLE, "server")
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(server.stderr.take().unwrap()));
-    assert!(lines.any(|line| line.unwrap() == "ready"));
-    let children = children_of(server.id());
-    assert_eq!(children.len(), 1, "{children:?}");
+async fn check_orphan(role: &str) {
+    let mut server = start_by_hand(role).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(server.stderr.take().unwrap()).lines();
+    let pid = lines.map(Result::unwrap).find_map(|line| line.strip_prefix("runner ")?.parse().ok());
+    let pid = pid.unwrap();
+    assert!(is_running(pid));
     // SIGKILL: nothing in the server can tell its children.
     server.kill().unwrap();
     server.wait().unwrap();
-    assert!(gone_within(children[0], Duration::from_secs(5)).await);
+    assert!(gone_within(pid, Duration::from_secs(5)).await, "{role}");
+}
+
+#[tokio::test]
+async fn no_runner_outlives_its_server() {
+    check_orphan("server busy").await;
+    check_orphan("server hung").await;
 }
 
 #[tokio::test]
@@ -391,32 +388,40 @@ async fn conversions() {
 
 #[test]
 fn a_runner_started_by_hand_says_so() {
-    let run = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["child", "--exact", "--nocapture", "--test-threads=1"])
-        .env(ROLE, "scripted")
-        .stdin(std::process::Stdio::null())
-        .output()
-        .unwrap();
+    let run = start_by_hand("scripted").stdin(Stdio::null()).output().unwrap();
     assert_eq!(run.status.code(), Some(4));
     let words = String::from_utf8_lossy(&run.stderr).into_owned();
     assert!(words.contains("started by `ollmlx serve`"), "{words}");
 }
 
-fn kill(pid: u32, signal: &str) {
-    let sent =
-        std::process::Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
-    assert!(sent.unwrap().success());
+fn start_by_hand(role: &str) -> Command {
+    let launch = launch(role);
+    let mut command = Command::new(launch.program);
+    command.args(launch.args).envs(launch.env).stdout(Stdio::null());
+    command
 }
 
-fn ps(args: &[&str]) -> String {
-    let output = std::process::Command::new("ps").args(args).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).into_owned()
+fn kill(pid: u32) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -KILL {pid}")]).status();
+    assert!(sent.unwrap().success());
 }
 
 /// Zombies are gone: only their parent's bookkeeping is left.
 fn is_running(pid: u32) -> bool {
-    let state = ps(&["-o", "stat=", "-p", &pid.to_string()]);
-    !state.trim().is_empty() && !state.trim().starts_with('Z')
+    let state = process_state(pid);
+    state.is_some_and(|letter| letter != 'Z')
+}
+
+#[cfg(target_os = "linux")]
+fn process_state(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn process_state(pid: u32) -> Option<char> {
+    let output = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().chars().next()
 }
 
 async fn gone_within(pid: u32, limit: Duration) -> bool {
@@ -428,14 +433,4 @@ async fn gone_within(pid: u32, limit: Duration) -> bool {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     true
-}
-
-fn children_of(parent: u32) -> Vec<u32> {
-    let all = ps(&["-eo", "pid=,ppid=,comm="]);
-    let own = |line: &str| {
-        let mut words = line.split_whitespace();
-        let pid = words.next()?.parse().ok()?;
-        (words.next()? == parent.to_string()).then_some(pid)
-    };
-    all.lines().filter_map(own).collect()
 }

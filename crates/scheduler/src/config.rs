@@ -1,8 +1,9 @@
 //! What the environment says about residency, read once at start.
 
+use std::str::FromStr;
 use std::time::Duration;
 
-use crate::KeepAlive;
+use crate::{KeepAlive, memory};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -22,9 +23,129 @@ pub struct Config {
     pub memory_bytes_max: u64,
 }
 
+/// For automatic: what one machine's memory and habits usually hold; the memory budget is the real limit.
+const LOADED_MODELS_MAX: usize = 3;
+const QUEUE_MAX: usize = 512;
+const LOAD_TIMEOUT: Duration = Duration::from_secs(300);
+
+impl Default for Config {
+    /// As with an empty environment and without a limit of memory.
+    fn default() -> Config {
+        Config {
+            keep_alive: KeepAlive::DEFAULT,
+            loaded_models_max: LOADED_MODELS_MAX,
+            queue_max: QUEUE_MAX,
+            load_timeout: Some(LOAD_TIMEOUT),
+            parallel_max: None,
+            context_tokens: None,
+            memory_bytes_max: u64::MAX,
+        }
+    }
+}
+
 impl Config {
     /// Reads `OLLAMA_KEEP_ALIVE` and its relatives; a value that cannot be read is logged and its default used.
     pub fn from_env() -> Config {
-        todo!()
+        let config = Config::read(|name| std::env::var(name).ok(), memory::budget_bytes);
+        tracing::debug!(?config, "residency");
+        config
+    }
+
+    fn read(
+        get: impl Fn(&str) -> Option<String>,
+        machine_bytes: impl Fn() -> Option<u64>,
+    ) -> Config {
+        let env = Env { get };
+        let default = Config::default();
+        let no_limit = || machine_bytes().unwrap_or(u64::MAX);
+        Config {
+            keep_alive: env.keep_alive("OLLAMA_KEEP_ALIVE").unwrap_or(KeepAlive::DEFAULT),
+            loaded_models_max: env
+                .positive("OLLAMA_MAX_LOADED_MODELS")
+                .unwrap_or(LOADED_MODELS_MAX),
+            queue_max: env.number("OLLAMA_MAX_QUEUE").unwrap_or(QUEUE_MAX),
+            load_timeout: match env.keep_alive("OLLAMA_LOAD_TIMEOUT") {
+                None => default.load_timeout,
+                Some(KeepAlive::For(limit)) if !limit.is_zero() => Some(limit),
+                Some(_) => None,
+            },
+            parallel_max: env.positive("OLLAMA_NUM_PARALLEL"),
+            context_tokens: env.positive("OLLAMA_CONTEXT_LENGTH"),
+            memory_bytes_max: env.bytes("OLLMLX_MEMORY_BYTES").unwrap_or_else(no_limit),
+        }
+    }
+}
+
+struct Env<F> {
+    get: F,
+}
+
+impl<F: Fn(&str) -> Option<String>> Env<F> {
+    /// Spaces and quotes around a value are dropped: shells and unit files leave them there.
+    fn read<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let text = (self.get)(name)?;
+        let text = text.trim().trim_matches(['"', '\'']);
+        if text.is_empty() {
+            return None;
+        }
+        let value = parse(text);
+        if value.is_none() {
+            tracing::warn!("`{name}` is `{text}`, which cannot be read; its default is used");
+        }
+        value
+    }
+
+    fn number<T: FromStr>(&self, name: &str) -> Option<T> {
+        self.read(name, |text| text.parse().ok())
+    }
+
+    /// Zero means automatic.
+    fn positive<T: FromStr + PartialEq + Default>(&self, name: &str) -> Option<T> {
+        self.number(name).filter(|number| *number != T::default())
+    }
+
+    fn keep_alive(&self, name: &str) -> Option<KeepAlive> {
+        self.read(name, |text| KeepAlive::from_text(text).ok())
+    }
+
+    fn bytes(&self, name: &str) -> Option<u64> {
+        self.read(name, memory::parse_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(env: &[(&str, &str)], expected: Config) {
+        let get = |name: &str| {
+            env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        assert_eq!(Config::read(get, || None), expected);
+    }
+
+    #[test]
+    fn the_environment() {
+        let plain = Config::default;
+        check(&[], plain());
+        check(&[("OLLAMA_KEEP_ALIVE", "-1")], Config { keep_alive: KeepAlive::Forever, ..plain() });
+        check(
+            &[("OLLAMA_KEEP_ALIVE", " \"0\" ")],
+            Config { keep_alive: KeepAlive::NONE, ..plain() },
+        );
+        check(&[("OLLAMA_KEEP_ALIVE", "soon")], plain());
+        check(&[("OLLAMA_MAX_LOADED_MODELS", "0")], plain());
+        check(&[("OLLAMA_MAX_LOADED_MODELS", "7")], Config { loaded_models_max: 7, ..plain() });
+        check(&[("OLLAMA_MAX_QUEUE", "0")], Config { queue_max: 0, ..plain() });
+        check(&[("OLLAMA_MAX_QUEUE", "-5")], plain());
+        check(&[("OLLAMA_LOAD_TIMEOUT", "0")], Config { load_timeout: None, ..plain() });
+        check(&[("OLLAMA_LOAD_TIMEOUT", "-1m")], Config { load_timeout: None, ..plain() });
+        let minute = Some(Duration::from_secs(60));
+        check(&[("OLLAMA_LOAD_TIMEOUT", "60")], Config { load_timeout: minute, ..plain() });
+        check(
+            &[("OLLAMA_CONTEXT_LENGTH", "8192")],
+            Config { context_tokens: Some(8192), ..plain() },
+        );
+        check(&[("OLLMLX_MEMORY_BYTES", "2GiB")], Config { memory_bytes_max: 2 << 30, ..plain() });
     }
 }

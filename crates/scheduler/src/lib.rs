@@ -10,6 +10,8 @@ pub mod duration;
 mod keep_alive;
 mod launch;
 mod lease;
+mod memory;
+mod residents;
 mod scheduler;
 
 pub use config::Config;

@@ -106,10 +106,15 @@ impl Runner {
         *self.shared.memory.borrow()
     }
 
-    /// Asks anew and waits a moment for the answer.
+    /// The answer shows in [`Runner::last_memory`] when the engine is between steps.
+    pub fn ask_memory(&self) {
+        self.shared.tell(ToChild::Memory);
+    }
+
+    /// Asks and waits a moment for the answer.
     pub async fn memory(&self) -> MemoryReport {
         let mut news = self.shared.memory.subscribe();
-        self.shared.tell(ToChild::Memory);
+        self.ask_memory();
         let _ = timeout(MEMORY_WAIT, news.changed()).await;
         self.last_memory()
     }
