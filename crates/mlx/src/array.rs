@@ -269,7 +269,7 @@ pub(crate) fn byte_len(shape: &[i32], dtype: Dtype) -> Option<usize> {
 /// A list of arrays on its way into or out of mlx-c.
 pub(crate) struct Vector<'f> {
     pub raw: mlx_vector_array,
-    f: &'f Functions,
+    pub f: &'f Functions,
 }
 
 impl<'f> Vector<'f> {

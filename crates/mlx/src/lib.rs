@@ -10,12 +10,14 @@
 #![allow(unsafe_code)]
 
 mod array;
+pub mod compile;
 pub mod cpu;
 mod device;
 mod dtype;
 mod error;
 pub mod fast;
 mod ffi;
+pub mod kernel;
 pub mod memory;
 mod open;
 mod ops;

@@ -24,6 +24,7 @@ use crate::array::Vector;
 use crate::device::stream_for;
 use crate::ffi::{Functions, mlx_array, mlx_stream, mlx_vector_array};
 use crate::{Array, error};
+use std::ffi::CString;
 
 /// `op!(mlx_add, [a, b], a.raw(), b.raw())`: one result. The stream is appended.
 macro_rules! op {
@@ -120,3 +121,12 @@ macro_rules! op_list {
 }
 
 pub(crate) use op_list;
+
+/// A text for C; one with a zero byte in it is an error of `operation`.
+#[track_caller]
+pub(crate) fn c_string(operation: &'static str, text: &str) -> CString {
+    match CString::new(text) {
+        Ok(text) => text,
+        Err(_) => error::fail(operation, &[], "the text contains a zero byte".to_owned()),
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::{op, op_list, op_options, raw_or_null};
 use crate::{Array, Dtype};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 
 /// How quantised weights are encoded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -97,7 +97,7 @@ pub fn addmm(c: &Array, a: &Array, b: &Array, alpha: f32, beta: f32) -> Array {
 /// Einstein's notation, as in `"bhld,bhmd->bhlm"`.
 #[track_caller]
 pub fn einsum(subscripts: &str, operands: &[&Array]) -> Array {
-    let subscripts = c_string("einsum", subscripts);
+    let subscripts = super::c_string("einsum", subscripts);
     op_list!(mlx_einsum, operands, [subscripts.as_ptr()])
 }
 
@@ -233,12 +233,4 @@ pub fn conv3d(x: &Array, w: &Array, c: Conv<3>) -> Array {
         d[2],
         groups
     )
-}
-
-#[track_caller]
-pub(crate) fn c_string(operation: &'static str, text: &str) -> CString {
-    match CString::new(text) {
-        Ok(text) => text,
-        Err(_) => crate::error::fail(operation, &[], "the text contains a zero byte".to_owned()),
-    }
 }
