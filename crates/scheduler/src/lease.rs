@@ -6,7 +6,7 @@ use std::time::Duration;
 use protocol::{Event, Failure, LoadedModel, Request, RequestId};
 use runner::Runner;
 
-use crate::scheduler::Inner;
+use crate::pump::Inner;
 
 pub struct Lease {
     in_use: Arc<Use>,

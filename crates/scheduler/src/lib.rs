@@ -10,7 +10,9 @@ pub mod duration;
 mod keep_alive;
 mod launch;
 mod lease;
+mod life;
 mod memory;
+mod pump;
 mod residents;
 mod scheduler;
 

@@ -10,7 +10,7 @@ use runner::Runner;
 use tokio::task::AbortHandle;
 
 use crate::memory::bytes_in_words;
-use crate::scheduler::Waiting;
+use crate::pump::Waiting;
 use crate::{Config, KeepAlive, Resident, Want};
 
 pub(crate) struct Model {
