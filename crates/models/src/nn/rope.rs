@@ -213,3 +213,105 @@ fn attention_factor(scaling: &Section<'_>, stretch: f64) -> Result<f32> {
         _ => growth(1.0),
     } as f32)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cache::Memory;
+    use crate::config::parse;
+
+    use super::*;
+
+    const HEAD_DIM: i32 = 16;
+
+    /// A head of ones in the first half of the rotated dimensions and zeros elsewhere, rotated at `position`: cosines
+    /// and sines of all angles, times the factor.
+    fn rotated(config: &str, position: usize) -> Vec<f32> {
+        mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
+        let fields = parse(config).unwrap();
+        let rope = Rope::read(&Section::whole(&fields), HEAD_DIM).unwrap();
+        let mut memory = Memory::new([]);
+        let slot = memory.open();
+        let tokens = mlx::zeros(&[position as i32 + 1], Dtype::U32);
+        let batch = Batch::new(tokens, &[(slot, position + 1)], &memory);
+        let head: Vec<f32> = (0..HEAD_DIM).map(|i| f32::from(i < rope.dims / 2)).collect();
+        let x = Array::from_slice(&head, &[1, HEAD_DIM]).tile(&[position as i32 + 1, 1]);
+        let out = batch.merge_heads(&rope.forward(&batch.split_heads(&x, 1), &batch));
+        out.to_vec().unwrap()[position * HEAD_DIM as usize..].to_vec()
+    }
+
+    /// `angles` in radians, one per pair.
+    fn check(config: &str, position: usize, factor: f64, angles: impl Iterator<Item = f64>) {
+        let found = rotated(config, position);
+        let angles: Vec<f64> = angles.collect();
+        let sines = angles.iter().map(|angle| angle.sin() * factor);
+        let turned = angles.iter().map(|angle| angle.cos() * factor).chain(sines);
+        let expected = turned.chain(std::iter::repeat(0.0)).take(HEAD_DIM as usize);
+        for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+            // Angles reach 100 radians here, which f32 holds to 4e-6.
+            assert!(
+                (f64::from(*found) - expected).abs() < 2e-5,
+                "{config}, dimension {index}: {found}, not {expected}"
+            );
+        }
+    }
+
+    /// position / theta^(2i/dims)
+    fn angles(position: f64, theta: f64, dims: i32) -> impl Iterator<Item = f64> {
+        (0..dims / 2).map(move |i| position / theta.powf(2.0 * f64::from(i) / f64::from(dims)))
+    }
+
+    #[test]
+    fn plain_and_linear_in_both_spellings() {
+        check("{}", 7, 1.0, angles(7.0, 1e4, 16));
+        check(r#"{"rope_theta": 500.0, "rope_scaling": null}"#, 90, 1.0, angles(90.0, 500.0, 16));
+        let new = r#"{"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}"#;
+        check(new, 90, 1.0, angles(90.0, 500.0, 16));
+        let old = r#"{"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 4.0}}"#;
+        check(old, 90, 1.0, angles(22.5, 500.0, 16));
+        let new =
+            r#"{"rope_parameters": {"rope_type": "linear", "factor": 4, "rope_theta": 500.0}}"#;
+        check(new, 90, 1.0, angles(22.5, 500.0, 16));
+    }
+
+    #[test]
+    fn part_of_a_head() {
+        check(r#"{"partial_rotary_factor": 0.5}"#, 30, 1.0, angles(30.0, 1e4, 8));
+        let new = r#"{"rope_parameters": {"partial_rotary_factor": 0.5, "rope_theta": 100.0}}"#;
+        check(new, 30, 1.0, angles(30.0, 100.0, 8));
+    }
+
+    /// So far stretched that every wave is beyond the original context: all are stretched, and llama3 does not scale.
+    #[test]
+    fn llama3_stretches_long_waves_and_keeps_short_ones() {
+        let scaled = |original: i32| {
+            format!(
+                r#"{{"rope_scaling": {{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": {original}}}}}"#
+            )
+        };
+        check(&scaled(1), 40, 1.0, angles(5.0, 1e4, 16));
+        check(&scaled(1 << 22), 40, 1.0, angles(40.0, 1e4, 16));
+    }
+
+    /// The factor of 8 has the attention factor 0.1 ln 8 + 1; the rotated dimensions alone grow by it.
+    #[test]
+    fn yarn_scales_what_it_rotates() {
+        let yarn = |more: &str| {
+            format!(
+                r#"{{"rope_scaling": {{"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 63,
+                "beta_fast": 10.0, "beta_slow": 10.0 {more}}}}}"#
+            )
+        };
+        let growth = 0.1 * 8_f64.ln() + 1.0;
+        // The first pair makes ten turns in 63 positions: there the ramp ends, and all others are stretched.
+        let stretched =
+            || angles(40.0, 1e4, 16).enumerate().map(|(i, a)| if i == 0 { a } else { a / 8.0 });
+        check(&yarn(""), 40, growth, stretched());
+        check(&yarn(r#", "attention_factor": 0.5"#), 40, 0.5, stretched());
+        check(&yarn(r#", "mscale": 0.7, "mscale_all_dim": 0.7"#), 40, 1.0, stretched());
+        let partial = yarn("").replacen('{', r#"{"partial_rotary_factor": 0.5, "#, 1);
+        let stretched =
+            angles(40.0, 1e4, 8).enumerate().map(|(i, a)| if i == 0 { a } else { a / 8.0 });
+        check(&partial, 40, growth, stretched);
+    }
+}
