@@ -22,9 +22,7 @@ struct Origin {
 };
 
 ollmlx_buffer describe(mx::array& a) {
-  // `mlx_dtype` and the C++ enumeration list the same types in the same order; the test of the bindings proves it.
-  auto dtype = static_cast<mlx_dtype>(static_cast<int>(mx::Dtype::Val(a.dtype())));
-  return {a.data<char>(), a.shape().data(), a.strides().data(), a.ndim(), a.size(), dtype};
+  return {a.data<char>(), a.shape().data(), a.strides().data(), a.ndim(), a.size(), mlx_dtype_to_c(a.dtype())};
 }
 
 // Walks `src` in row-major order and packs it into `dst`.

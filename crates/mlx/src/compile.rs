@@ -14,7 +14,9 @@ use thiserror::Error;
 
 #[derive(Clone, Debug, Error)]
 pub enum CompileError {
-    #[error("MLX cannot compile for the CPU without a C++ compiler at run time\nhint: call the function itself")]
+    #[error(
+        "MLX cannot compile for the CPU without a C++ compiler at run time\nhint: call the function itself"
+    )]
     Cpu,
     #[error("the function could not be compiled: {0}")]
     Failed(String),
@@ -36,7 +38,10 @@ pub struct Compiled {
 type Function = dyn Fn(&[Array]) -> Vec<Array>;
 
 /// Prepares `function` for this thread's device. What it captures stays alive as long as the result.
-pub fn compile(function: impl Fn(&[Array]) -> Vec<Array> + 'static, shapes: Shapes) -> Result<Compiled, CompileError> {
+pub fn compile(
+    function: impl Fn(&[Array]) -> Vec<Array> + 'static,
+    shapes: Shapes,
+) -> Result<Compiled, CompileError> {
     if device() == Device::Cpu {
         return Err(CompileError::Cpu);
     }
@@ -68,7 +73,9 @@ impl Closure {
     fn new(f: &'static Functions, function: Box<Function>) -> Closure {
         let payload = Box::into_raw(Box::new(function)).cast::<c_void>();
         // SAFETY: the payload is what both functions take; mlx-c drops it once.
-        let raw = unsafe { (f.mlx_closure_new_func_payload)(Some(call_function), payload, Some(drop_function)) };
+        let raw = unsafe {
+            (f.mlx_closure_new_func_payload)(Some(call_function), payload, Some(drop_function))
+        };
         Closure { raw, f }
     }
 
@@ -78,7 +85,8 @@ impl Closure {
         let arguments = Vector::of(self.f, inputs);
         let mut results = Vector::empty(self.f);
         // SAFETY: closure and arguments are alive; the destination is null and is filled.
-        let status = unsafe { (self.f.mlx_closure_apply)(&mut results.raw, self.raw, arguments.raw) };
+        let status =
+            unsafe { (self.f.mlx_closure_apply)(&mut results.raw, self.raw, arguments.raw) };
         if status == 0 {
             return results.arrays();
         }
@@ -110,7 +118,11 @@ thread_local! {
 }
 
 /// Never unwinds: the caller is C++.
-unsafe extern "C" fn call_function(results: *mut mlx_vector_array, inputs: mlx_vector_array, payload: *mut c_void) -> c_int {
+unsafe extern "C" fn call_function(
+    results: *mut mlx_vector_array,
+    inputs: mlx_vector_array,
+    payload: *mut c_void,
+) -> c_int {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: the payload is the box made in `new`; `inputs` lives for the call and is freed by mlx-c.
         let function = unsafe { &*payload.cast::<Box<Function>>() };
@@ -121,7 +133,9 @@ unsafe extern "C" fn call_function(results: *mut mlx_vector_array, inputs: mlx_v
         Ok(Ok(arrays)) => {
             let handles: Vec<mlx_array> = arrays.iter().map(Array::raw).collect();
             // SAFETY: the handles are alive; `results` is mlx-c's and takes references of its own.
-            return unsafe { (functions().mlx_vector_array_set_data)(results, handles.as_ptr(), handles.len()) };
+            return unsafe {
+                (functions().mlx_vector_array_set_data)(results, handles.as_ptr(), handles.len())
+            };
         }
         Ok(Err(error)) => Failure::Graph(error),
         Err(payload) => Failure::Panic(payload),
@@ -169,7 +183,8 @@ mod tests {
     #[test]
     fn other_panics_arrive_at_the_caller() {
         crate::open().unwrap();
-        let closure = Closure::new(functions(), Box::new(|_| std::panic::resume_unwind(Box::new(5_u8))));
+        let closure =
+            Closure::new(functions(), Box::new(|_| std::panic::resume_unwind(Box::new(5_u8))));
         let outcome = catch_unwind(AssertUnwindSafe(|| closure.apply(&[])));
         assert_eq!(outcome.err().and_then(|p| p.downcast::<u8>().ok()).as_deref(), Some(&5));
     }
@@ -179,7 +194,13 @@ mod tests {
         crate::open().unwrap();
         let captured = Rc::new(());
         let held = captured.clone();
-        let closure = Closure::new(functions(), Box::new(move |x| { let _ = &held; doubled(x) }));
+        let closure = Closure::new(
+            functions(),
+            Box::new(move |x| {
+                let _ = &held;
+                doubled(x)
+            }),
+        );
         assert_eq!(Rc::strong_count(&captured), 2);
         drop(closure);
         assert_eq!(Rc::strong_count(&captured), 1);

@@ -7,8 +7,8 @@
 use crate::array::{Vector, functions};
 use crate::device::stream_for;
 use crate::ffi::{
-    Functions, mlx_fast_cuda_kernel, mlx_fast_cuda_kernel_config, mlx_fast_metal_kernel, mlx_fast_metal_kernel_config,
-    mlx_vector_string,
+    Functions, mlx_fast_cuda_kernel, mlx_fast_cuda_kernel_config, mlx_fast_metal_kernel,
+    mlx_fast_metal_kernel_config, mlx_vector_string,
 };
 use crate::{Array, Dtype, error, open};
 use std::ffi::{CString, c_int};
@@ -116,11 +116,23 @@ impl Kernel {
             match self.raw {
                 Raw::Metal(kernel) => {
                     let config = MetalConfig::new(f, launch, &template);
-                    (f.mlx_fast_metal_kernel_apply)(&mut results.raw, kernel, arguments.raw, config.raw, stream)
+                    (f.mlx_fast_metal_kernel_apply)(
+                        &mut results.raw,
+                        kernel,
+                        arguments.raw,
+                        config.raw,
+                        stream,
+                    )
                 }
                 Raw::Cuda(kernel) => {
                     let config = CudaConfig::new(f, launch, &template);
-                    (f.mlx_fast_cuda_kernel_apply)(&mut results.raw, kernel, arguments.raw, config.raw, stream)
+                    (f.mlx_fast_cuda_kernel_apply)(
+                        &mut results.raw,
+                        kernel,
+                        arguments.raw,
+                        config.raw,
+                        stream,
+                    )
                 }
             }
         };
@@ -172,7 +184,11 @@ macro_rules! config {
         }
 
         impl $name {
-            fn new(f: &'static Functions, launch: &Launch<'_>, template: &[(CString, Template)]) -> $name {
+            fn new(
+                f: &'static Functions,
+                launch: &Launch<'_>,
+                template: &[(CString, Template)],
+            ) -> $name {
                 // SAFETY: one new handle, which the destructor frees; slices and texts outlive the calls that copy them.
                 unsafe {
                     let raw = (f.$new)();
@@ -319,9 +335,13 @@ mod tests {
 
     #[test]
     fn kernels_run_on_their_backend_and_are_refused_elsewhere() {
-        let metal = Source { body: "uint i = thread_position_in_grid.x; y[i] = T(x[i] * BY);", ..DOUBLE };
+        let metal =
+            Source { body: "uint i = thread_position_in_grid.x; y[i] = T(x[i] * BY);", ..DOUBLE };
         check(|| Kernel::metal(&metal, false), "metal");
-        let cuda = Source { body: "unsigned i = blockIdx.x * blockDim.x + threadIdx.x; y[i] = T(x[i] * BY);", ..DOUBLE };
+        let cuda = Source {
+            body: "unsigned i = blockIdx.x * blockDim.x + threadIdx.x; y[i] = T(x[i] * BY);",
+            ..DOUBLE
+        };
         check(|| Kernel::cuda(&cuda, 0), "cuda");
     }
 }

@@ -23,6 +23,7 @@ mod open;
 mod ops;
 pub mod random;
 pub mod safetensors;
+mod selftest;
 
 pub use array::{Array, async_eval, eval};
 pub use device::{Device, device, device_info, set_device, synchronize, with_device};
@@ -34,6 +35,7 @@ pub use ops::{
     dequantize, einsum, eye, full, gather_mm, gather_qmm, linspace, ones, quantize,
     quantized_matmul, stack, tri, where_, zeros,
 };
+pub use selftest::{Check, selftest};
 
 /// The MLX this program is made for; another version is refused.
 pub const MLX_VERSION: &str = "0.32.2";

@@ -11,10 +11,10 @@ mod search;
 
 pub use search::{Attempt, Outcome};
 
-use crate::ffi::{Functions, mlx_string};
+use crate::ffi::{Early, Functions};
 use crate::{Device, MLX_VERSION, OpenError, device, error};
 use search::Candidate;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
@@ -147,21 +147,22 @@ fn in_full(error: &dyn std::error::Error) -> String {
 fn adopt(handle: libloading::Library, place: &Path) -> Result<Library, OpenError> {
     // The handle is never closed: function pointers into it are about to be kept.
     let handle: &'static libloading::Library = Box::leak(Box::new(handle));
-    install_error_handler(handle);
-    let version = version(handle).ok_or_else(|| missing(place, vec!["mlx_version"]))?;
+    let early = Early::resolve(handle).map_err(|names| missing(place, names))?;
+    // Before any other call: mlx-c's own handler ends the process.
+    // SAFETY: the handler is a function of this program and needs no data.
+    unsafe { (early.mlx_set_error_handler)(Some(error::keep_message), std::ptr::null_mut(), None) };
+    // A wrong version explains missing symbols, not the other way round.
+    let version = version(&early);
+    let wrong =
+        |found: String| OpenError::WrongVersion { place: place.into(), found, wanted: MLX_VERSION };
     if version != MLX_VERSION {
-        return Err(OpenError::WrongVersion {
-            place: place.into(),
-            found: version,
-            wanted: MLX_VERSION,
-        });
+        return Err(wrong(version));
     }
     let functions = Functions::resolve(handle).map_err(|names| missing(place, names))?;
     // SAFETY: no arguments, no preconditions.
     let native = unsafe { (functions.ollmlx_native_version)() };
     if native != NATIVE_VERSION {
-        let found = format!("{version} with native library {native}");
-        return Err(OpenError::WrongVersion { place: place.into(), found, wanted: MLX_VERSION });
+        return Err(wrong(format!("{version} with native library {native}")));
     }
     let device = best_device(&functions)
         .map_err(|message| OpenError::Unusable { place: place.into(), message })?;
@@ -169,7 +170,7 @@ fn adopt(handle: libloading::Library, place: &Path) -> Result<Library, OpenError
     let mut before = 0;
     // SAFETY: the destination is ours.
     unsafe { (functions.mlx_set_cache_limit)(&mut before, CACHE_BYTES_MAX) };
-    let files = files(handle, &functions);
+    let files = files(handle, &early, &functions);
     let variant = files
         .first()
         .and_then(|(_, file)| search::variant_of(file))
@@ -184,38 +185,18 @@ fn missing(place: &Path, names: Vec<&'static str>) -> OpenError {
     }
 }
 
-/// Before any other call: mlx-c's own handler ends the process.
-fn install_error_handler(handle: &libloading::Library) {
-    type Install = unsafe extern "C" fn(
-        crate::ffi::mlx_error_handler_func,
-        *mut c_void,
-        crate::ffi::mlx_destructor,
-    );
-    // SAFETY: the signature is the header's, which a test of the table checks.
-    if let Ok(install) = unsafe { handle.get::<Install>(b"mlx_set_error_handler") } {
-        // SAFETY: the handler is a function of this program and needs no data.
-        unsafe { install(Some(error::keep_message), std::ptr::null_mut(), None) };
-    }
-}
-
-/// Asked for before the table is resolved: a wrong version explains missing symbols, not the other way round.
-fn version(handle: &libloading::Library) -> Option<String> {
-    // SAFETY: the signatures are the headers'; the string is copied before it is freed.
+/// Empty where the library does not say.
+fn version(early: &Early) -> String {
+    // SAFETY: one string handle, filled, copied and freed here.
     unsafe {
-        let new = handle.get::<unsafe extern "C" fn() -> mlx_string>(b"mlx_string_new").ok()?;
-        let data = handle
-            .get::<unsafe extern "C" fn(mlx_string) -> *const c_char>(b"mlx_string_data")
-            .ok()?;
-        let free =
-            handle.get::<unsafe extern "C" fn(mlx_string) -> c_int>(b"mlx_string_free").ok()?;
-        let version =
-            handle.get::<unsafe extern "C" fn(*mut mlx_string) -> c_int>(b"mlx_version").ok()?;
-        let mut text = new();
-        let filled = version(&mut text) == 0;
-        let characters = if filled { data(text) } else { std::ptr::null() };
-        let found = (!characters.is_null())
-            .then(|| CStr::from_ptr(characters).to_string_lossy().into_owned());
-        free(text);
+        let mut text = (early.mlx_string_new)();
+        let filled = (early.mlx_version)(&mut text) == 0;
+        let characters = if filled { (early.mlx_string_data)(text) } else { std::ptr::null() };
+        let found = match characters.is_null() {
+            true => String::new(),
+            false => CStr::from_ptr(characters).to_string_lossy().into_owned(),
+        };
+        (early.mlx_string_free)(text);
         found
     }
 }
@@ -232,10 +213,14 @@ fn best_device(f: &Functions) -> Result<Device, String> {
 }
 
 /// From which file each library came, in the loader's words.
-fn files(handle: &libloading::Library, f: &Functions) -> Vec<(&'static str, PathBuf)> {
+fn files(
+    handle: &libloading::Library,
+    early: &Early,
+    f: &Functions,
+) -> Vec<(&'static str, PathBuf)> {
     let mut files = vec![
         ("ollmlx_mlx", search::file_of(f.ollmlx_native_version as *const c_void)),
-        ("mlxc", search::file_of(f.mlx_version as *const c_void)),
+        ("mlxc", search::file_of(early.mlx_version as *const c_void)),
     ];
     // `mlx::core::version()`, as the Itanium ABI spells it.
     // SAFETY: the address is looked up and not called.

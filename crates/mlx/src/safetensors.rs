@@ -57,7 +57,9 @@ pub enum Problem {
     BadEntry { tensor: String, what: String },
     #[error("tensor `{tensor}` has the type `{dtype}`, which is not known")]
     UnknownDtype { tensor: String, dtype: String },
-    #[error("tensor `{tensor}` lies at {begin}..{end} and the file has {available} bytes of tensors")]
+    #[error(
+        "tensor `{tensor}` lies at {begin}..{end} and the file has {available} bytes of tensors"
+    )]
     OutOfRange { tensor: String, begin: u64, end: u64, available: u64 },
     #[error("tensor `{tensor}` has {found} bytes and its shape and type need {needed}")]
     WrongSize { tensor: String, found: u64, needed: u64 },
@@ -130,13 +132,18 @@ impl SafeTensors {
         let (tensor, taken) = self.find(name)?;
         let aligned = tensor.range.start.is_multiple_of(tensor.dtype.size().min(8));
         if tensor.range.is_empty() || !aligned || taken.swap(true, Ordering::Relaxed) {
-            return Ok(Array::from_bytes(&self.file[tensor.range.clone()], &tensor.shape, tensor.dtype));
+            return Ok(Array::from_bytes(
+                &self.file[tensor.range.clone()],
+                &tensor.shape,
+                tensor.dtype,
+            ));
         }
         Ok(over(&self.writable, tensor))
     }
 
     fn find(&self, name: &str) -> Result<&(Tensor, AtomicBool), Error> {
-        let missing = || Error { file: self.path.clone(), problem: Problem::NoTensor(name.to_owned()) };
+        let missing =
+            || Error { file: self.path.clone(), problem: Problem::NoTensor(name.to_owned()) };
         self.tensors.get(name).ok_or_else(missing)
     }
 }
@@ -156,7 +163,15 @@ fn over(map: &Arc<MmapRaw>, tensor: &Tensor) -> Array {
     let status = unsafe {
         let data = map.as_mut_ptr().add(tensor.range.start).cast::<c_void>();
         let (shape, ndim) = (tensor.shape.as_ptr(), tensor.shape.len());
-        (f.ollmlx_array_over)(&mut raw, data, shape, ndim, tensor.dtype as u32, payload, Some(release))
+        (f.ollmlx_array_over)(
+            &mut raw,
+            data,
+            shape,
+            ndim,
+            tensor.dtype as u32,
+            payload,
+            Some(release),
+        )
     };
     if status != 0 {
         error::fail("safetensors", &[], error::take_message());
@@ -175,9 +190,13 @@ fn open(path: &Path) -> Result<SafeTensors, Problem> {
     let file = unsafe { Mmap::map(&handle) }?;
     // Private pages, reserved for nobody: checkpoints are larger than memory at times.
     // SAFETY: as above; writes stay in private pages.
-    let writable = MmapRaw::from(unsafe { MmapOptions::new().no_reserve_swap().map_copy(&handle) }?);
+    let writable =
+        MmapRaw::from(unsafe { MmapOptions::new().no_reserve_swap().map_copy(&handle) }?);
     let (tensors, metadata) = parse(&file)?;
-    let tensors = tensors.into_iter().map(|(name, tensor)| (name, (tensor, AtomicBool::new(false)))).collect();
+    let tensors = tensors
+        .into_iter()
+        .map(|(name, tensor)| (name, (tensor, AtomicBool::new(false))))
+        .collect();
     Ok(SafeTensors { path: path.into(), file, writable: Arc::new(writable), tensors, metadata })
 }
 
@@ -185,7 +204,8 @@ type Contents = (BTreeMap<String, Tensor>, BTreeMap<String, String>);
 
 fn parse(file: &[u8]) -> Result<Contents, Problem> {
     let (json, begin) = header(file)?;
-    let entries: Entries = serde_json::from_slice(json).map_err(|e| Problem::HeaderNotJson(e.to_string()))?;
+    let entries: Entries =
+        serde_json::from_slice(json).map_err(|e| Problem::HeaderNotJson(e.to_string()))?;
     let mut tensors = BTreeMap::new();
     let mut metadata = BTreeMap::new();
     for (name, entry) in entries.0 {
@@ -234,7 +254,10 @@ impl<'de> serde::Deserialize<'de> for Entries {
                 f.write_str("an object of tensors")
             }
 
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Entries, A::Error> {
                 let mut entries = Vec::new();
                 while let Some(entry) = map.next_entry()? {
                     entries.push(entry);
@@ -249,16 +272,26 @@ impl<'de> serde::Deserialize<'de> for Entries {
 fn strings(entry: Value) -> Result<BTreeMap<String, String>, Problem> {
     let bad = || Problem::HeaderNotJson("`__metadata__` is not an object of texts".to_owned());
     let Value::Object(object) = entry else { return Err(bad()) };
-    object.into_iter().map(|(key, value)| Ok((key, value.as_str().ok_or_else(bad)?.to_owned()))).collect()
+    object
+        .into_iter()
+        .map(|(key, value)| Ok((key, value.as_str().ok_or_else(bad)?.to_owned())))
+        .collect()
 }
 
 fn tensor(name: &str, entry: &Value, begin: usize, file_bytes: usize) -> Result<Tensor, Problem> {
     let bad = |what: &str| Problem::BadEntry { tensor: name.to_owned(), what: what.to_owned() };
-    let entry: &Map<String, Value> = entry.as_object().ok_or_else(|| bad("its entry is no object"))?;
-    let stored = entry.get("dtype").and_then(Value::as_str).ok_or_else(|| bad("its entry has no `dtype`"))?;
-    let dtype = dtype(stored)
-        .ok_or_else(|| Problem::UnknownDtype { tensor: name.to_owned(), dtype: stored.to_owned() })?;
-    let shape = numbers(entry, "shape").ok_or_else(|| bad("its `shape` is no list of whole numbers"))?;
+    let entry: &Map<String, Value> =
+        entry.as_object().ok_or_else(|| bad("its entry is no object"))?;
+    let stored = entry
+        .get("dtype")
+        .and_then(Value::as_str)
+        .ok_or_else(|| bad("its entry has no `dtype`"))?;
+    let dtype = dtype(stored).ok_or_else(|| Problem::UnknownDtype {
+        tensor: name.to_owned(),
+        dtype: stored.to_owned(),
+    })?;
+    let shape =
+        numbers(entry, "shape").ok_or_else(|| bad("its `shape` is no list of whole numbers"))?;
     if shape.len() > DIMENSIONS_MAX {
         return Err(bad("its `shape` has too many dimensions"));
     }
@@ -269,7 +302,12 @@ fn tensor(name: &str, entry: &Value, begin: usize, file_bytes: usize) -> Result<
     };
     let available = (file_bytes - begin) as u64;
     if from > to || to > available {
-        return Err(Problem::OutOfRange { tensor: name.to_owned(), begin: from, end: to, available });
+        return Err(Problem::OutOfRange {
+            tensor: name.to_owned(),
+            begin: from,
+            end: to,
+            available,
+        });
     }
     let needed = byte_len(&shape, dtype).ok_or_else(|| bad("its `shape` is too large"))? as u64;
     if to - from != needed {
@@ -305,7 +343,11 @@ fn dtype(stored: &str) -> Option<Dtype> {
 }
 
 /// No overlap, no bytes between or behind the tensors.
-fn check_layout(tensors: &BTreeMap<String, Tensor>, begin: usize, file_bytes: usize) -> Result<(), Problem> {
+fn check_layout(
+    tensors: &BTreeMap<String, Tensor>,
+    begin: usize,
+    file_bytes: usize,
+) -> Result<(), Problem> {
     let mut ordered: Vec<_> = tensors.iter().filter(|(_, t)| !t.range.is_empty()).collect();
     ordered.sort_by_key(|(_, tensor)| tensor.range.start);
     for pair in ordered.windows(2) {

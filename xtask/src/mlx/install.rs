@@ -64,11 +64,7 @@ impl Recipe {
         replace_dir(&staging)?;
         self.fill(&staging, unpacked, source, built)?;
         self.write_manifest(&staging)?;
-        if self.installed.exists() {
-            fs::remove_dir_all(&self.installed)?;
-        }
-        fs::rename(&staging, &self.installed)?;
-        Ok(())
+        swap_in(&staging, &self.installed)
     }
 
     fn fill(&self, staging: &Path, unpacked: &Path, source: &Path, built: &Path) -> Result<()> {
@@ -117,6 +113,22 @@ impl Recipe {
         fs::write(staging.join("manifest.json"), format!("{manifest:#}\n"))?;
         Ok(())
     }
+}
+
+/// Renames `staging` to `installed`, so that who opens the place meanwhile finds the old tree or the new one, whole.
+fn swap_in(staging: &Path, installed: &Path) -> Result<()> {
+    let aside = staging.with_extension("old");
+    if aside.exists() {
+        fs::remove_dir_all(&aside)?;
+    }
+    if installed.exists() {
+        fs::rename(installed, &aside)?;
+    }
+    fs::rename(staging, installed)?;
+    if aside.exists() {
+        fs::remove_dir_all(&aside)?;
+    }
+    Ok(())
 }
 
 /// The hash of every source of our own C++, by name.

@@ -1,6 +1,6 @@
 //! Compares every line of the table with the headers that were installed with the library.
 
-use super::DECLARATIONS;
+use super::{Early, Functions};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,18 @@ type Prototype = (String, Vec<String>);
 fn every_declaration_is_the_headers() {
     let prototypes = installed_prototypes();
     assert!(prototypes.len() > 400, "only {} prototypes were found", prototypes.len());
-    let wrong: Vec<_> = DECLARATIONS.iter().filter_map(|line| disagreement(line, &prototypes)).collect();
+    let wrong: Vec<_> = Early::DECLARATIONS
+        .iter()
+        .chain(Functions::DECLARATIONS)
+        .filter_map(|line| disagreement(line, &prototypes))
+        .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-fn disagreement((name, arguments, result): &(&str, &[&str], &str), prototypes: &BTreeMap<String, Prototype>) -> Option<String> {
+fn disagreement(
+    (name, arguments, result): &(&str, &[&str], &str),
+    prototypes: &BTreeMap<String, Prototype>,
+) -> Option<String> {
     let Some((c_result, c_arguments)) = prototypes.get(*name) else {
         return Some(format!("{name}: not in the headers"));
     };
@@ -56,7 +63,9 @@ fn installed_prototypes() -> BTreeMap<String, Prototype> {
     let library: &Path = &opened.files[0].1;
     let include = library.parent().and_then(Path::parent).unwrap().join("include");
     let mut prototypes = BTreeMap::new();
-    for header in headers(&include.join("mlx/c")).into_iter().chain(headers(&include.join("ollmlx"))) {
+    for header in
+        headers(&include.join("mlx/c")).into_iter().chain(headers(&include.join("ollmlx")))
+    {
         prototypes.extend(parse(&fs::read_to_string(header).unwrap()));
     }
     prototypes
@@ -64,7 +73,10 @@ fn installed_prototypes() -> BTreeMap<String, Prototype> {
 
 fn headers(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-    entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "h")).collect()
+    entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "h"))
+        .collect()
 }
 
 /// All functions named `mlx_…` or `ollmlx_…` that a header declares.
@@ -123,7 +135,11 @@ fn split_arguments(text: &str) -> Vec<String> {
         }
         parts.last_mut().unwrap().push(c);
     }
-    let parts: Vec<_> = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty() && *part != "void").collect();
+    let parts: Vec<_> = parts
+        .iter()
+        .map(|part| part.trim())
+        .filter(|part| !part.is_empty() && *part != "void")
+        .collect();
     parts.into_iter().map(argument).collect()
 }
 
@@ -143,7 +159,12 @@ fn closure(pointer: &str) -> String {
 
 /// One blank between words, none before `*`; `const` of what is passed by value means nothing.
 fn normal(ty: &str) -> String {
-    let ty = ty.split_whitespace().collect::<Vec<_>>().join(" ").replace(" *", "*").replace("int32_t", "int");
+    let ty = ty
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace(" *", "*")
+        .replace("int32_t", "int");
     match ty.strip_prefix("const ") {
         Some(value) if !value.ends_with('*') => value.to_owned(),
         _ => ty,
@@ -157,10 +178,22 @@ fn a_wrong_declaration_is_noticed() {
         let prototypes = parse(header).into_iter().collect();
         assert_eq!(disagreement(&line, &prototypes).is_none(), right, "{line:?}");
     }
-    check(("mlx_take", &["*mut mlx_array", "*const c_int", "usize", "bool", "mlx_stream"], "c_int"), true);
-    check(("mlx_take", &["*mut mlx_array", "*mut c_int", "usize", "bool", "mlx_stream"], "c_int"), false);
-    check(("mlx_take", &["*mut mlx_array", "*const c_int", "bool", "bool", "mlx_stream"], "c_int"), false);
+    check(
+        ("mlx_take", &["*mut mlx_array", "*const c_int", "usize", "bool", "mlx_stream"], "c_int"),
+        true,
+    );
+    check(
+        ("mlx_take", &["*mut mlx_array", "*mut c_int", "usize", "bool", "mlx_stream"], "c_int"),
+        false,
+    );
+    check(
+        ("mlx_take", &["*mut mlx_array", "*const c_int", "bool", "bool", "mlx_stream"], "c_int"),
+        false,
+    );
     check(("mlx_take", &["*mut mlx_array", "*const c_int", "usize", "bool"], "c_int"), false);
-    check(("mlx_take", &["*mut mlx_array", "*const c_int", "usize", "bool", "mlx_stream"], ""), false);
+    check(
+        ("mlx_take", &["*mut mlx_array", "*const c_int", "usize", "bool", "mlx_stream"], ""),
+        false,
+    );
     check(("mlx_give", &[], "c_int"), false);
 }

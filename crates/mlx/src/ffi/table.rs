@@ -7,24 +7,29 @@ use super::types::*;
 use std::ffi::{c_char, c_int, c_void};
 
 macro_rules! functions {
-    ($(fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
-        pub struct Functions {
+    ($(#[$doc:meta])* $table:ident; $(fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
+        $(#[$doc])*
+        pub struct $table {
             $(pub $name: unsafe extern "C" fn($($ty),*) $(-> $ret)?,)*
         }
 
-        impl Functions {
+        impl $table {
+            const NAMES: &[&str] = &[$(stringify!($name)),*];
+
+            /// Name, argument types and return type of each line, for the comparison with the headers.
+            #[cfg(test)]
+            pub const DECLARATIONS: &[(&str, &[&str], &str)] =
+                &[$((stringify!($name), &[$(stringify!($ty)),*], concat!("" $(, stringify!($ret))?))),*];
+
             /// Resolves every symbol, or names those that are missing.
-            pub fn resolve(library: &libloading::Library) -> Result<Functions, Vec<&'static str>> {
-                let missing: Vec<_> = NAMES
-                    .iter()
-                    // SAFETY: the symbol is looked up and not used.
-                    .filter(|name| unsafe { library.get::<*const c_void>(name.as_bytes()) }.is_err())
-                    .copied()
-                    .collect();
+            pub fn resolve(library: &'static libloading::Library) -> Result<$table, Vec<&'static str>> {
+                // SAFETY: the symbol is looked up and not used.
+                let absent = |name: &&&str| unsafe { library.get::<*const c_void>(name.as_bytes()) }.is_err();
+                let missing: Vec<_> = Self::NAMES.iter().filter(absent).copied().collect();
                 if !missing.is_empty() {
                     return Err(missing);
                 }
-                Ok(Functions {
+                Ok($table {
                     $($name: {
                         // SAFETY: the declaration is the header's, which a test checks; the library is never closed.
                         let symbol = unsafe { library.get(stringify!($name).as_bytes()) };
@@ -33,24 +38,22 @@ macro_rules! functions {
                 })
             }
         }
-
-        const NAMES: &[&str] = &[$(stringify!($name)),*];
-
-        /// Name, argument types and return type of each line, for the comparison with the headers.
-        #[cfg(test)]
-        pub const DECLARATIONS: &[(&str, &[&str], &str)] =
-            &[$((stringify!($name), &[$(stringify!($ty)),*], concat!("" $(, stringify!($ret))?))),*];
     };
 }
 
 functions! {
-    // strings and versions
+    /// What is needed to know which version this is, before anything else is asked of it.
+    Early;
     fn mlx_string_new() -> mlx_string;
     fn mlx_string_data(text: mlx_string) -> *const c_char;
     fn mlx_string_free(text: mlx_string) -> c_int;
     fn mlx_version(str_: *mut mlx_string) -> c_int;
-    // errors
     fn mlx_set_error_handler(handler: mlx_error_handler_func, data: *mut c_void, dtor: mlx_destructor);
+}
+
+functions! {
+    /// Everything else.
+    Functions;
     // devices and streams
     fn mlx_device_new_type(kind: mlx_device_type, index: c_int) -> mlx_device;
     fn mlx_device_free(dev: mlx_device) -> c_int;
@@ -64,11 +67,8 @@ functions! {
     fn mlx_device_info_get_size(value: *mut usize, info: mlx_device_info, key: *const c_char) -> c_int;
     fn mlx_set_default_device(dev: mlx_device) -> c_int;
     fn mlx_get_default_stream(stream: *mut mlx_stream, dev: mlx_device) -> c_int;
-    fn mlx_stream_new() -> mlx_stream;
     fn mlx_stream_free(stream: mlx_stream) -> c_int;
     fn mlx_synchronize(stream: mlx_stream) -> c_int;
-    fn mlx_metal_is_available(res: *mut bool) -> c_int;
-    fn mlx_cuda_is_available(res: *mut bool) -> c_int;
     // memory
     fn mlx_clear_cache() -> c_int;
     fn mlx_get_active_memory(res: *mut usize) -> c_int;
@@ -80,20 +80,16 @@ functions! {
     fn mlx_set_memory_limit(res: *mut usize, limit: usize) -> c_int;
     fn mlx_set_wired_limit(res: *mut usize, limit: usize) -> c_int;
     // arrays
-    fn mlx_array_new() -> mlx_array;
     fn mlx_array_free(arr: mlx_array) -> c_int;
     fn mlx_array_set(arr: *mut mlx_array, src: mlx_array) -> c_int;
     fn mlx_array_new_data(data: *const c_void, shape: *const c_int, dim: c_int, dtype: mlx_dtype) -> mlx_array;
-    fn mlx_array_new_data_managed_payload(data: *mut c_void, shape: *const c_int, dim: c_int, dtype: mlx_dtype, payload: *mut c_void, dtor: mlx_destructor) -> mlx_array;
     fn mlx_array_size(arr: mlx_array) -> usize;
     fn mlx_array_ndim(arr: mlx_array) -> usize;
     fn mlx_array_shape(arr: mlx_array) -> *const c_int;
     fn mlx_array_dtype(arr: mlx_array) -> mlx_dtype;
     fn mlx_array_data_uint8(arr: mlx_array) -> *const u8;
     fn _mlx_array_is_available(res: *mut bool, arr: mlx_array) -> c_int;
-    fn _mlx_array_is_row_contiguous(res: *mut bool, arr: mlx_array) -> c_int;
     // vectors
-    fn mlx_vector_array_new() -> mlx_vector_array;
     fn mlx_vector_array_free(vec: mlx_vector_array) -> c_int;
     fn mlx_vector_array_new_data(data: *const mlx_array, size: usize) -> mlx_vector_array;
     fn mlx_vector_array_set_data(vec: *mut mlx_vector_array, data: *const mlx_array, size: usize) -> c_int;
@@ -106,7 +102,6 @@ functions! {
     fn mlx_eval(outputs: mlx_vector_array) -> c_int;
     fn mlx_async_eval(outputs: mlx_vector_array) -> c_int;
     // closures
-    fn mlx_closure_new() -> mlx_closure;
     fn mlx_closure_free(cls: mlx_closure) -> c_int;
     fn mlx_closure_new_func_payload(fun: mlx_closure_func, payload: *mut c_void, dtor: mlx_destructor) -> mlx_closure;
     fn mlx_closure_apply(res: *mut mlx_vector_array, cls: mlx_closure, input: mlx_vector_array) -> c_int;
@@ -190,7 +185,6 @@ functions! {
     fn mlx_broadcast_to(res: *mut mlx_array, a: mlx_array, shape: *const c_int, shape_num: usize, s: mlx_stream) -> c_int;
     fn mlx_concatenate_axis(res: *mut mlx_array, arrays: mlx_vector_array, axis: c_int, s: mlx_stream) -> c_int;
     fn mlx_contiguous(res: *mut mlx_array, a: mlx_array, allow_col_major: bool, s: mlx_stream) -> c_int;
-    fn mlx_copy(res: *mut mlx_array, a: mlx_array, s: mlx_stream) -> c_int;
     fn mlx_expand_dims_axes(res: *mut mlx_array, a: mlx_array, axes: *const c_int, axes_num: usize, s: mlx_stream) -> c_int;
     fn mlx_flatten(res: *mut mlx_array, a: mlx_array, start_axis: c_int, end_axis: c_int, s: mlx_stream) -> c_int;
     fn mlx_flip_axis(res: *mut mlx_array, a: mlx_array, axis: c_int, s: mlx_stream) -> c_int;
@@ -212,7 +206,6 @@ functions! {
     fn mlx_from_fp8(res: *mut mlx_array, x: mlx_array, dtype: mlx_dtype, s: mlx_stream) -> c_int;
     fn mlx_to_fp8(res: *mut mlx_array, x: mlx_array, s: mlx_stream) -> c_int;
     // indexing
-    fn mlx_gather(res: *mut mlx_array, a: mlx_array, indices: mlx_vector_array, axes: *const c_int, axes_num: usize, slice_sizes: *const c_int, slice_sizes_num: usize, s: mlx_stream) -> c_int;
     fn mlx_masked_scatter(res: *mut mlx_array, a: mlx_array, mask: mlx_array, src: mlx_array, s: mlx_stream) -> c_int;
     fn mlx_put_along_axis(res: *mut mlx_array, a: mlx_array, indices: mlx_array, values: mlx_array, axis: c_int, s: mlx_stream) -> c_int;
     fn mlx_scatter(res: *mut mlx_array, a: mlx_array, indices: mlx_vector_array, updates: mlx_array, axes: *const c_int, axes_num: usize, s: mlx_stream) -> c_int;
@@ -223,7 +216,6 @@ functions! {
     fn mlx_slice_update(res: *mut mlx_array, src: mlx_array, update: mlx_array, start: *const c_int, start_num: usize, stop: *const c_int, stop_num: usize, strides: *const c_int, strides_num: usize, s: mlx_stream) -> c_int;
     fn mlx_slice_update_add(res: *mut mlx_array, src: mlx_array, update: mlx_array, start: *const c_int, start_num: usize, stop: *const c_int, stop_num: usize, strides: *const c_int, strides_num: usize, s: mlx_stream) -> c_int;
     fn mlx_slice_update_dynamic(res: *mut mlx_array, src: mlx_array, update: mlx_array, start: mlx_array, axes: *const c_int, axes_num: usize, s: mlx_stream) -> c_int;
-    fn mlx_take(res: *mut mlx_array, a: mlx_array, indices: mlx_array, s: mlx_stream) -> c_int;
     fn mlx_take_axis(res: *mut mlx_array, a: mlx_array, indices: mlx_array, axis: c_int, s: mlx_stream) -> c_int;
     fn mlx_take_along_axis(res: *mut mlx_array, a: mlx_array, indices: mlx_array, axis: c_int, s: mlx_stream) -> c_int;
     // reductions
@@ -265,9 +257,6 @@ functions! {
     fn mlx_conv1d(res: *mut mlx_array, input: mlx_array, weight: mlx_array, stride: c_int, padding: c_int, dilation: c_int, groups: c_int, s: mlx_stream) -> c_int;
     fn mlx_conv2d(res: *mut mlx_array, input: mlx_array, weight: mlx_array, stride_0: c_int, stride_1: c_int, padding_0: c_int, padding_1: c_int, dilation_0: c_int, dilation_1: c_int, groups: c_int, s: mlx_stream) -> c_int;
     fn mlx_conv3d(res: *mut mlx_array, input: mlx_array, weight: mlx_array, stride_0: c_int, stride_1: c_int, stride_2: c_int, padding_0: c_int, padding_1: c_int, padding_2: c_int, dilation_0: c_int, dilation_1: c_int, dilation_2: c_int, groups: c_int, s: mlx_stream) -> c_int;
-    fn mlx_conv_general(res: *mut mlx_array, input: mlx_array, weight: mlx_array, stride: *const c_int, stride_num: usize, padding_lo: *const c_int, padding_lo_num: usize, padding_hi: *const c_int, padding_hi_num: usize, kernel_dilation: *const c_int, kernel_dilation_num: usize, input_dilation: *const c_int, input_dilation_num: usize, groups: c_int, flip: bool, s: mlx_stream) -> c_int;
-    fn mlx_conv_transpose1d(res: *mut mlx_array, input: mlx_array, weight: mlx_array, stride: c_int, padding: c_int, dilation: c_int, output_padding: c_int, groups: c_int, s: mlx_stream) -> c_int;
-    fn mlx_conv_transpose2d(res: *mut mlx_array, input: mlx_array, weight: mlx_array, stride_0: c_int, stride_1: c_int, padding_0: c_int, padding_1: c_int, dilation_0: c_int, dilation_1: c_int, output_padding_0: c_int, output_padding_1: c_int, groups: c_int, s: mlx_stream) -> c_int;
     fn mlx_dequantize(res: *mut mlx_array, w: mlx_array, scales: mlx_array, biases: mlx_array, group_size: mlx_optional_int, bits: mlx_optional_int, mode: *const c_char, global_scale: mlx_array, dtype: mlx_optional_dtype, s: mlx_stream) -> c_int;
     fn mlx_einsum(res: *mut mlx_array, subscripts: *const c_char, operands: mlx_vector_array, s: mlx_stream) -> c_int;
     fn mlx_gather_mm(res: *mut mlx_array, a: mlx_array, b: mlx_array, lhs_indices: mlx_array, rhs_indices: mlx_array, sorted_indices: bool, s: mlx_stream) -> c_int;
@@ -275,10 +264,8 @@ functions! {
     fn mlx_hadamard_transform(res: *mut mlx_array, a: mlx_array, scale: mlx_optional_float, s: mlx_stream) -> c_int;
     fn mlx_matmul(res: *mut mlx_array, a: mlx_array, b: mlx_array, s: mlx_stream) -> c_int;
     fn mlx_outer(res: *mut mlx_array, a: mlx_array, b: mlx_array, s: mlx_stream) -> c_int;
-    fn mlx_qqmm(res: *mut mlx_array, x: mlx_array, w: mlx_array, w_scales: mlx_array, group_size: mlx_optional_int, bits: mlx_optional_int, mode: *const c_char, global_scale_x: mlx_array, global_scale_w: mlx_array, s: mlx_stream) -> c_int;
     fn mlx_quantize(res: *mut mlx_vector_array, w: mlx_array, group_size: mlx_optional_int, bits: mlx_optional_int, mode: *const c_char, global_scale: mlx_array, s: mlx_stream) -> c_int;
     fn mlx_quantized_matmul(res: *mut mlx_array, x: mlx_array, w: mlx_array, scales: mlx_array, biases: mlx_array, transpose: bool, group_size: mlx_optional_int, bits: mlx_optional_int, mode: *const c_char, s: mlx_stream) -> c_int;
-    fn mlx_segmented_mm(res: *mut mlx_array, a: mlx_array, b: mlx_array, segments: mlx_array, s: mlx_stream) -> c_int;
     // fast
     fn mlx_fast_layer_norm(res: *mut mlx_array, x: mlx_array, weight: mlx_array, bias: mlx_array, eps: f32, s: mlx_stream) -> c_int;
     fn mlx_fast_rms_norm(res: *mut mlx_array, x: mlx_array, weight: mlx_array, eps: f32, s: mlx_stream) -> c_int;
@@ -291,7 +278,6 @@ functions! {
     fn mlx_fast_cuda_kernel_config_set_grid(cls: mlx_fast_cuda_kernel_config, grid1: c_int, grid2: c_int, grid3: c_int) -> c_int;
     fn mlx_fast_cuda_kernel_config_set_thread_group(cls: mlx_fast_cuda_kernel_config, thread1: c_int, thread2: c_int, thread3: c_int) -> c_int;
     fn mlx_fast_cuda_kernel_config_set_init_value(cls: mlx_fast_cuda_kernel_config, value: f32) -> c_int;
-    fn mlx_fast_cuda_kernel_config_set_verbose(cls: mlx_fast_cuda_kernel_config, verbose: bool) -> c_int;
     fn mlx_fast_cuda_kernel_config_add_template_arg_dtype(cls: mlx_fast_cuda_kernel_config, name: *const c_char, dtype: mlx_dtype) -> c_int;
     fn mlx_fast_cuda_kernel_config_add_template_arg_int(cls: mlx_fast_cuda_kernel_config, name: *const c_char, value: c_int) -> c_int;
     fn mlx_fast_cuda_kernel_config_add_template_arg_bool(cls: mlx_fast_cuda_kernel_config, name: *const c_char, value: bool) -> c_int;
@@ -304,7 +290,6 @@ functions! {
     fn mlx_fast_metal_kernel_config_set_grid(cls: mlx_fast_metal_kernel_config, grid1: c_int, grid2: c_int, grid3: c_int) -> c_int;
     fn mlx_fast_metal_kernel_config_set_thread_group(cls: mlx_fast_metal_kernel_config, thread1: c_int, thread2: c_int, thread3: c_int) -> c_int;
     fn mlx_fast_metal_kernel_config_set_init_value(cls: mlx_fast_metal_kernel_config, value: f32) -> c_int;
-    fn mlx_fast_metal_kernel_config_set_verbose(cls: mlx_fast_metal_kernel_config, verbose: bool) -> c_int;
     fn mlx_fast_metal_kernel_config_add_template_arg_dtype(cls: mlx_fast_metal_kernel_config, name: *const c_char, dtype: mlx_dtype) -> c_int;
     fn mlx_fast_metal_kernel_config_add_template_arg_int(cls: mlx_fast_metal_kernel_config, name: *const c_char, value: c_int) -> c_int;
     fn mlx_fast_metal_kernel_config_add_template_arg_bool(cls: mlx_fast_metal_kernel_config, name: *const c_char, value: bool) -> c_int;
@@ -315,15 +300,12 @@ functions! {
     fn mlx_random_bernoulli(res: *mut mlx_array, p: mlx_array, shape: *const c_int, shape_num: usize, key: mlx_array, s: mlx_stream) -> c_int;
     fn mlx_random_bits(res: *mut mlx_array, shape: *const c_int, shape_num: usize, width: c_int, key: mlx_array, s: mlx_stream) -> c_int;
     fn mlx_random_categorical(res: *mut mlx_array, logits: mlx_array, axis: c_int, key: mlx_array, s: mlx_stream) -> c_int;
-    fn mlx_random_categorical_num_samples(res: *mut mlx_array, logits_: mlx_array, axis: c_int, num_samples: c_int, key: mlx_array, s: mlx_stream) -> c_int;
     fn mlx_random_gumbel(res: *mut mlx_array, shape: *const c_int, shape_num: usize, dtype: mlx_dtype, key: mlx_array, s: mlx_stream) -> c_int;
     fn mlx_random_key(res: *mut mlx_array, seed: u64) -> c_int;
     fn mlx_random_normal(res: *mut mlx_array, shape: *const c_int, shape_num: usize, dtype: mlx_dtype, loc: f32, scale: f32, key: mlx_array, s: mlx_stream) -> c_int;
     fn mlx_random_permutation(res: *mut mlx_array, x: mlx_array, axis: c_int, key: mlx_array, s: mlx_stream) -> c_int;
     fn mlx_random_randint(res: *mut mlx_array, low: mlx_array, high: mlx_array, shape: *const c_int, shape_num: usize, dtype: mlx_dtype, key: mlx_array, s: mlx_stream) -> c_int;
-    fn mlx_random_split(res_0: *mut mlx_array, res_1: *mut mlx_array, key: mlx_array, s: mlx_stream) -> c_int;
     fn mlx_random_split_num(res: *mut mlx_array, key: mlx_array, num: c_int, s: mlx_stream) -> c_int;
-    fn mlx_random_truncated_normal(res: *mut mlx_array, lower: mlx_array, upper: mlx_array, shape: *const c_int, shape_num: usize, dtype: mlx_dtype, key: mlx_array, s: mlx_stream) -> c_int;
     fn mlx_random_uniform(res: *mut mlx_array, low: mlx_array, high: mlx_array, shape: *const c_int, shape_num: usize, dtype: mlx_dtype, key: mlx_array, s: mlx_stream) -> c_int;
     // ours
     fn ollmlx_cpu_primitive(res: *mut mlx_vector_array, name: *const c_char, inputs: mlx_vector_array, outputs: *const ollmlx_output, outputs_num: usize, kernel: ollmlx_kernel, payload: *mut c_void, drop: mlx_destructor, s: mlx_stream) -> c_int;

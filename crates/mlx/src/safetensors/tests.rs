@@ -46,9 +46,18 @@ fn headers_that_are_no_header() {
     check(&write(r#"{"__metadata__":{"a":1}}"#, 0), "`__metadata__` is not an object of texts");
     check(&write(r#"{"a":3}"#, 0), "tensor `a`: its entry is no object");
     check(&write(r#"{"a":{"shape":[1],"data_offsets":[0,4]}}"#, 4), "no `dtype`");
-    check(&write(r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#, 4), "no list of whole numbers");
-    check(&write(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}}"#, 4), "no two whole numbers");
-    check(&write(r#"{"a":{"dtype":"F32","shape":[3000000000],"data_offsets":[0,4]}}"#, 4), "too large");
+    check(
+        &write(r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#, 4),
+        "no list of whole numbers",
+    );
+    check(
+        &write(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}}"#, 4),
+        "no two whole numbers",
+    );
+    check(
+        &write(r#"{"a":{"dtype":"F32","shape":[3000000000],"data_offsets":[0,4]}}"#, 4),
+        "too large",
+    );
     let deep = format!(r#"{{"a":{{"dtype":"U8","shape":{:?},"data_offsets":[0,1]}}}}"#, [1; 17]);
     check(&write(&deep, 1), "too many dimensions");
 }
@@ -67,9 +76,18 @@ fn tensors_that_lie() {
     check(&write(&one(entry("F16", "[1]", 0, 4)), 4), "has 4 bytes and its shape and type need 2");
     let most = "[2147483647,2147483647,2147483647,2147483647]";
     check(&write(&one(entry("F32", most, 0, 4)), 4), "too large");
-    check(&write(&two(entry("U8", "[4]", 0, 4), entry("U8", "[4]", 3, 7)), 7), "`a` and `b` overlap");
-    check(&write(&two(entry("U8", "[4]", 0, 4), entry("U8", "[4]", 0, 4)), 4), "`a` and `b` overlap");
-    check(&write(&two(entry("U8", "[2]", 0, 2), entry("U8", "[2]", 4, 6)), 6), "2 bytes belong to no tensor");
+    check(
+        &write(&two(entry("U8", "[4]", 0, 4), entry("U8", "[4]", 3, 7)), 7),
+        "`a` and `b` overlap",
+    );
+    check(
+        &write(&two(entry("U8", "[4]", 0, 4), entry("U8", "[4]", 0, 4)), 4),
+        "`a` and `b` overlap",
+    );
+    check(
+        &write(&two(entry("U8", "[2]", 0, 2), entry("U8", "[2]", 4, 6)), 6),
+        "2 bytes belong to no tensor",
+    );
     check(&write(GOOD, 30), "8 bytes belong to no tensor");
     let twice = format!(r#"{{"a":{},"a":{}}}"#, entry("U8", "[1]", 0, 1), entry("U8", "[1]", 1, 2));
     check(&write(&twice, 2), "`a` stands in the header twice");
@@ -78,7 +96,10 @@ fn tensors_that_lie() {
 #[test]
 fn a_missing_file_says_so() {
     let error = SafeTensors::open("/nowhere/model.safetensors").err().unwrap().to_string();
-    assert!(error.contains("/nowhere/model.safetensors") && error.contains("cannot be read"), "{error}");
+    assert!(
+        error.contains("/nowhere/model.safetensors") && error.contains("cannot be read"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -86,7 +107,8 @@ fn a_good_file_is_listed_and_read() {
     let file = write(GOOD, 22);
     let tensors = SafeTensors::open(file.path()).unwrap();
     assert_eq!(tensors.metadata()["format"], "pt");
-    let listed: Vec<_> = tensors.tensors().map(|(name, t)| (name, t.dtype, t.shape.clone(), t.nbytes())).collect();
+    let listed: Vec<_> =
+        tensors.tensors().map(|(name, t)| (name, t.dtype, t.shape.clone(), t.nbytes())).collect();
     assert_eq!(listed, [("a", Dtype::F32, vec![2, 2], 16), ("b", Dtype::Bf16, vec![3], 6)]);
     assert_eq!(tensors.bytes("b").unwrap(), [16, 17, 18, 19, 20, 21]);
     let array = tensors.array("a").unwrap();
@@ -95,7 +117,11 @@ fn a_good_file_is_listed_and_read() {
     let error = tensors.array("c").unwrap_err().to_string();
     assert!(error.contains("no tensor `c`"), "{error}");
     drop(tensors);
-    assert_eq!(array.to_bytes().unwrap()[..4], [0, 1, 2, 3], "the array outlives the file's handle");
+    assert_eq!(
+        array.to_bytes().unwrap()[..4],
+        [0, 1, 2, 3],
+        "the array outlives the file's handle"
+    );
 }
 
 /// Real sizes: 64 MiB are not copied, unaligned ones are, and what MLX writes reaches neither file nor other arrays.
@@ -103,7 +129,8 @@ fn a_good_file_is_listed_and_read() {
 fn values_lie_in_the_mapping_and_never_in_the_file() {
     const MIB: usize = 1 << 20;
     let size = 64 * MIB;
-    let header = format!(r#"{{"w":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{size}]}}}}"#, size / 4);
+    let header =
+        format!(r#"{{"w":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{size}]}}}}"#, size / 4);
     let padding = " ".repeat((8 - header.len() % 8) % 8);
     let file = write(&(header.clone() + &padding), size);
     let tensors = SafeTensors::open(file.path()).unwrap();
@@ -118,8 +145,13 @@ fn values_lie_in_the_mapping_and_never_in_the_file() {
     eval(&[&sum]).unwrap();
     drop(sum);
     assert!(tensors.bytes("w").unwrap() == before, "a result was written into the file's pages");
-    assert!(tensors.array("w").unwrap().to_bytes().unwrap() == before, "a second array sees the first one's result");
+    assert!(
+        tensors.array("w").unwrap().to_bytes().unwrap() == before,
+        "a second array sees the first one's result"
+    );
     assert!(std::fs::read(file.path()).unwrap().ends_with(&before), "the file was changed");
     let odd = write(&(header + &padding + " "), size);
-    assert!(SafeTensors::open(odd.path()).unwrap().array("w").unwrap().to_bytes().unwrap() == before);
+    assert!(
+        SafeTensors::open(odd.path()).unwrap().array("w").unwrap().to_bytes().unwrap() == before
+    );
 }
