@@ -9,11 +9,10 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use sha2::{Digest as _, Sha256};
 use tempfile::TempPath;
 
 use crate::error::Doing;
-use crate::{Digest, Error, Layer, Result, Store, disk};
+use crate::{Digest, Error, Hasher, Layer, Result, Store, disk};
 
 /// Bytes moved at once when a blob is copied. Price: this much memory.
 const COPY_BYTES: usize = 1 << 20;
@@ -24,7 +23,7 @@ pub struct BlobWriter {
     store: Store,
     file: File,
     temporary: TempPath,
-    hash: Sha256,
+    hash: Hasher,
     written_bytes: u64,
     announced_bytes: Option<u64>,
 }
@@ -70,7 +69,7 @@ impl Store {
             store: self.clone(),
             file,
             temporary,
-            hash: Sha256::new(),
+            hash: Hasher::new(),
             written_bytes: 0,
             announced_bytes: size_bytes,
         })
@@ -153,7 +152,7 @@ impl BlobWriter {
 
     /// Verifies the digest, if one is expected, and puts the blob into its place.
     pub fn finish(self, expected: Option<&Digest>) -> Result<FinishedBlob> {
-        let digest = Digest::finish(self.hash.clone());
+        let digest = self.hash.clone().finish();
         if let Some(&expected) = expected.filter(|&&expected| expected != digest) {
             return Err(Error::DigestMismatch { expected, got: digest });
         }

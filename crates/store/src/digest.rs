@@ -9,6 +9,10 @@ use sha2::{Digest as _, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
+/// A digest in the making.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher(Sha256);
+
 /// Ollama's words, which clients show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid digest format")]
@@ -17,10 +21,6 @@ pub struct DigestError;
 impl Digest {
     pub fn of(bytes: &[u8]) -> Digest {
         Digest(Sha256::digest(bytes).into())
-    }
-
-    pub(crate) fn finish(hash: Sha256) -> Digest {
-        Digest(hash.finalize().into())
     }
 
     /// Accepts `sha256:` and `sha256-`, and hex digits of either case.
@@ -44,6 +44,20 @@ impl Digest {
 
     pub fn file_name(&self) -> String {
         format!("sha256-{}", self.hex())
+    }
+}
+
+impl Hasher {
+    pub fn new() -> Hasher {
+        Hasher::default()
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
     }
 }
 

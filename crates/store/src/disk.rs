@@ -20,6 +20,11 @@ impl Store {
         let existing = self.root.ancestors().find(|path| path.exists());
         let path = existing.unwrap_or(Path::new("/"));
         let disk = rustix::fs::statvfs(path).map_err(io::Error::from);
+        // One without blocks (`/proc`) has no space to tell of.
+        let disk = disk.and_then(|disk| match disk.f_blocks {
+            0 => Err(io::ErrorKind::Unsupported.into()),
+            _ => Ok(disk),
+        });
         let disk = disk.doing("cannot tell the free space at", path)?;
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }

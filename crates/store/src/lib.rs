@@ -28,7 +28,7 @@ mod testing;
 pub use blob::{BlobWriter, FinishedBlob, NewLayer};
 pub use capability::{Capability, chat_template_of};
 pub use create::{CreateStep, Recipe};
-pub use digest::{Digest, DigestError};
+pub use digest::{Digest, DigestError, Hasher};
 pub use error::{Error, Result};
 pub use facts::{
     ConfigFacts, ModelInfo, TensorInfo, logical_tensors, parameter_size, parse_python_json,

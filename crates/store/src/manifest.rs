@@ -3,7 +3,7 @@
 //! Written byte for byte as Ollama writes them, so that equal models have equal digests in both programs. Read
 //! tolerantly: keys that we do not know are kept in the config and skipped in the manifest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -138,6 +138,10 @@ impl Manifest {
     /// All blobs it names, the config's too.
     pub fn blobs(&self) -> impl Iterator<Item = &Layer> {
         self.layers.iter().chain([&self.config])
+    }
+
+    pub(crate) fn digests(&self) -> BTreeSet<Digest> {
+        self.blobs().map(|layer| layer.digest).collect()
     }
 
     pub fn size_bytes(&self) -> u64 {

@@ -91,7 +91,7 @@ impl Store {
         let manifest = read_manifest(&found.path).ok().map(|(manifest, _)| manifest);
         std::fs::remove_file(&found.path).map_err(|error| self.not_writable(error))?;
         self.remove_empty_directories(&found.path);
-        manifest.map_or(Ok(()), |manifest| self.remove_unused(&manifest))
+        manifest.map_or(Ok(()), |manifest| self.remove_unused(manifest.digests()))
     }
 
     /// Makes a model of layers whose blobs are in the store. A model of that name is replaced, and the blobs only it
@@ -125,14 +125,19 @@ impl Store {
         written.map_err(|error| self.not_writable(error))?;
         temporary.persist(&path).map_err(|error| self.not_writable(error.error))?;
         disk::sync_directory(&path);
-        replaced.map_or(Ok(()), |replaced| self.remove_unused(&replaced))
+        replaced.map_or(Ok(()), |replaced| self.remove_unused(replaced.digests()))
     }
 
-    /// Removes those blobs of `former` that no manifest names. The lock is held.
-    fn remove_unused(&self, former: &Manifest) -> Result<()> {
+    /// Removes those of these blobs that no manifest names: what a job wrote that failed in the end.
+    pub fn discard(&self, blobs: impl IntoIterator<Item = Digest>) -> Result<()> {
+        let _lock = self.lock()?;
+        self.remove_unused(blobs.into_iter().collect())
+    }
+
+    /// The lock is held.
+    fn remove_unused(&self, blobs: BTreeSet<Digest>) -> Result<()> {
         let used = self.used_blobs();
-        let former: BTreeSet<Digest> = former.blobs().map(|layer| layer.digest).collect();
-        for digest in former.iter().filter(|digest| !used.contains(digest)) {
+        for digest in blobs.iter().filter(|digest| !used.contains(digest)) {
             let path = self.own_blob_path(digest);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -2,6 +2,7 @@
 //! disk that fills up in the middle of a blob.
 
 #![cfg(unix)]
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::process::{Command, Output};
