@@ -5,13 +5,14 @@
 //! else's program: its steps and its output are limited, and it sees nothing but the conversation and the time.
 
 mod conversation;
-mod generation;
 mod json;
 pub(crate) mod plain;
 mod python;
+mod source;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use minijinja::{Environment, ErrorKind, Value};
 use protocol::{Role, ToolCall};
@@ -22,11 +23,8 @@ use crate::specials::named_tokens;
 use crate::tokenizer::TEXT_BYTES_MAX;
 use crate::{Error, Files, Result};
 
-/// Real templates need some hundred for a message. Price: about a second.
-const STEPS_MAX: u64 = 20_000_000;
-
-/// The largest published ones have about 30 KB.
-const SOURCE_BYTES_MAX: usize = 1 << 20;
+/// Real templates need some hundred for a message. Price: half a second.
+const STEPS_MAX: u64 = 10_000_000;
 
 /// Stands for "go on here" at the end of a last message. The blank tells whether the template trims its messages.
 const HERE: &str = "<|ollmlx:goes-on-here|> ";
@@ -65,13 +63,8 @@ impl ChatTemplate {
         let mut environment = python::environment(clock);
         environment.set_fuel(Some(STEPS_MAX));
         for (name, source) in sources {
-            if source.len() > SOURCE_BYTES_MAX {
-                let (what, size) = ("a chat template in bytes", source.len());
-                return Err(Error::TooLarge { what, size, limit: SOURCE_BYTES_MAX });
-            }
-            environment
-                .add_template_owned(name, generation::plain_blocks(&source))
-                .map_err(error)?;
+            let source = source::prepare(&source)?;
+            roomy(|| environment.add_template_owned(name, source))?;
         }
         Ok(ChatTemplate { environment, named })
     }
@@ -91,12 +84,12 @@ impl ChatTemplate {
         let template = self.environment.get_template(name).map_err(error)?;
         let variables = conversation.variables(&self.named, here);
         let mut out = Output::default();
-        let done = template.render_captured_to(variables, &mut out).map(|_| ());
+        let done = fenced(|| template.render_captured_to(variables, &mut out).map(|_| ()));
         if let Some(size) = out.refused {
             let what = "a rendered prompt in bytes";
             return Err(Error::TooLarge { what, size, limit: TEXT_BYTES_MAX });
         }
-        done.map_err(error)?;
+        done?;
         String::from_utf8(out.bytes).map_err(|why| Error::bad_file("chat template", why))
     }
 
@@ -189,6 +182,30 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// On a stack that is large enough for every source that is not too large.
+fn roomy<T: Send>(
+    work: impl FnOnce() -> std::result::Result<T, minijinja::Error> + Send,
+) -> Result<T> {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().stack_size(source::STACK_BYTES);
+        let thread = builder.spawn_scoped(scope, || fenced(work));
+        let thread = thread.map_err(|why| Error::Template { line: 1, why: why.to_string() })?;
+        thread.join().unwrap_or_else(|_| Err(gave_up()))
+    })
+}
+
+/// A panic of the template engine is the template's failure, not our end.
+fn fenced<T>(work: impl FnOnce() -> std::result::Result<T, minijinja::Error>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(error),
+        Err(_) => Err(gave_up()),
+    }
+}
+
+fn gave_up() -> Error {
+    Error::Template { line: 1, why: "the template engine gave up on it".to_owned() }
 }
 
 fn error(error: minijinja::Error) -> Error {

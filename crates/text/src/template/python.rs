@@ -4,8 +4,8 @@
 use std::fmt;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, ValueKind, from_args};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
+use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, filters};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 /// Where `strftime_now` gets the time from.
@@ -45,6 +45,8 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
     environment.set_unknown_method_callback(method);
     environment.add_filter("tojson", super::json::tojson);
     environment.add_filter("trim", trim);
+    environment.add_filter("length", length);
+    environment.add_filter("count", length);
     environment.add_test("sequence", is_sequence);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", move |format: &str| strftime(format, &clock()));
@@ -67,6 +69,11 @@ fn is_sequence(value: &Value) -> bool {
         value.kind(),
         ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Undefined
     )
+}
+
+/// What is not there has no elements.
+fn length(value: &Value) -> Result<Value, Error> {
+    if value.is_undefined() { Ok(Value::from(0)) } else { filters::length(value).map(Value::from) }
 }
 
 fn trim(text: &Value, characters: Option<&str>) -> String {
@@ -244,7 +251,7 @@ fn partition(text: &str, args: &[Value], from_back: bool) -> Result<Value, Error
         None if from_back => ["", "", text],
         None => [text, "", ""],
     };
-    Ok(parts.into_iter().map(Value::from).collect())
+    Ok(Value::from(Tuple::from(parts.map(Value::from))))
 }
 
 /// Python's answers about an empty text are all no.

@@ -1,1 +1,192 @@
+//! Against what transformers renders (`tests/reference/make.py`), and against templates that mean us no good.
 
+use std::path::{Path, PathBuf};
+
+use protocol::{Message, Think, Tool};
+use serde_json::Value as Json;
+
+use super::*;
+
+fn reference(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)
+}
+
+fn json(path: PathBuf) -> Json {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The moment at which the goldens were made.
+fn clock() -> jiff::Zoned {
+    jiff::civil::date(2026, 3, 7).at(15, 4, 5, 0).to_zoned(jiff::tz::TimeZone::UTC).unwrap()
+}
+
+fn template(source: &str) -> Result<ChatTemplate> {
+    let named = [("bos_token", "<s>"), ("eos_token", "</s>"), ("pad_token", "<pad>")];
+    let named = named.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let sources = BTreeMap::from([(DEFAULT.to_owned(), source.to_owned())]);
+    ChatTemplate::new(sources, BTreeMap::from(named), clock)
+}
+
+fn source(name: &str) -> String {
+    match name.strip_prefix("arch/") {
+        Some(fixture) => {
+            let path = format!("../../../../testdata/arch/{fixture}/tokenizer_config.json");
+            json(reference(&path))["chat_template"].as_str().unwrap().to_owned()
+        }
+        None => std::fs::read_to_string(reference("templates").join(name)).unwrap(),
+    }
+}
+
+fn parts<T: serde::de::DeserializeOwned + Default>(conversation: &Json, name: &str) -> T {
+    let part = conversation.get(name).cloned();
+    part.map(|part| serde_json::from_value(part).unwrap()).unwrap_or_default()
+}
+
+fn render(source: &str, conversation: &Json) -> Result<String> {
+    let messages: Vec<Message> = parts(conversation, "messages");
+    let tools: Vec<Tool> = parts(conversation, "tools");
+    let think: Think = parts(conversation, "think");
+    template(source)?.render(Conversation { messages: &messages, tools: &tools, think: &think })
+}
+
+/// Refusals that the template itself words are compared, Python's own errors only have to be errors.
+fn agrees(got: &Result<String>, golden: &Json) -> bool {
+    match (got, golden["text"].as_str(), golden["error"].as_str()) {
+        (Ok(got), Some(text), _) => got == text,
+        (Err(Error::Refused { why }), None, Some(error)) => {
+            why == error || why.contains("cannot be continued")
+        }
+        (Err(Error::Template { .. }), None, Some(_)) => true,
+        _ => false,
+    }
+}
+
+fn difference(got: &Result<String>, golden: &Json) -> String {
+    let (Ok(got), Some(text)) = (got, golden["text"].as_str()) else {
+        return format!("got {got:?}, not {golden}");
+    };
+    let lines = got.lines().zip(text.lines()).find(|(got, text)| got != text);
+    format!("got {:?}, not {:?}", lines.unzip().0.unwrap_or(got), lines.unzip().1.unwrap_or(text))
+}
+
+/// An empty list backwards is beyond our engine; no request has no message at all.
+const KNOWN_DIFFERENCES: &[&str] = &["think.jinja: nobody"];
+
+#[test]
+fn conversations_render_as_transformers_renders_them() {
+    let conversations = json(reference("conversations.json"));
+    let goldens = json(reference("templates.json"));
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for (case, golden) in goldens.as_object().unwrap() {
+        let Some((name, conversation)) = case.split_once(": ") else { continue };
+        let got = render(&source(name), &conversations[conversation]);
+        count += 1;
+        if KNOWN_DIFFERENCES.contains(&case.as_str()) {
+            assert!(!agrees(&got, golden), "{case} agrees now");
+        } else if !agrees(&got, golden) {
+            wrong.push(format!("{case}: {}", difference(&got, golden)));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(count > 200, "only {count} goldens");
+}
+
+/// The condition of a loop is asked before the first round, not before each.
+#[test]
+fn loop_conditions_do_not_see_the_loop() {
+    let source = "{% set ns = namespace(go=true) %}{% for i in [1, 2] if ns.go %}{{ i }}{% set ns.go = false %}{% endfor %}";
+    let got = render(source, &serde_json::json!({"messages": []}));
+    assert_eq!(got.as_deref(), Ok("12"), "Jinja2 gives `1`");
+}
+
+#[track_caller]
+fn check_error(source: &str, is: impl Fn(&Error) -> bool) {
+    let question = serde_json::json!({"messages": [{"role": "user", "content": "x"}]});
+    let error = render(source, &question).expect_err(source);
+    assert!(is(&error), "{error:?}");
+}
+
+#[test]
+fn broken_templates_name_their_line() {
+    let at = |line: usize| move |error: &Error| matches!(error, Error::Template { line: l, .. } if *l == line);
+    check_error("a\n{% if %}", at(2));
+    check_error("a\nb\n{{ messages[0].content.nothing.more }}", at(3));
+    check_error("{% for m in messages %}\n{{ m | no_such_filter }}{% endfor %}", at(2));
+    check_error("{{ messages[0].content.no_such_method() }}", at(1));
+    check_error("{% if true %}\n", |error| matches!(error, Error::Template { .. }));
+    check_error("{{ strftime_now('%') }}", at(1));
+    check_error("{% include 'other' %}", at(1));
+    check_error("{{ undefined_thing | tojson }}", at(1));
+}
+
+#[test]
+fn refusals_are_the_templates_own_words() {
+    let refuses = |why: &str| {
+        let why = why.to_owned();
+        move |error: &Error| *error == Error::Refused { why: why.clone() }
+    };
+    check_error("{{ raise_exception('no ' ~ messages[0].role) }}", refuses("no user"));
+    check_error(
+        "{% macro m() %}{{ raise_exception('inside') }}{% endmacro %}{{ m() }}",
+        refuses("inside"),
+    );
+}
+
+#[test]
+fn runaway_templates_end() {
+    let template = |error: &Error| matches!(error, Error::Template { .. });
+    check_error(
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
+        template,
+    );
+    check_error("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", template);
+    let too_large = |error: &Error| matches!(error, Error::TooLarge { .. });
+    check_error("{% for a in range(9999) %}{{ 'x' * 9999 }}{% endfor %}", too_large);
+    check_error(&"{% if true %}".repeat(15_000), template);
+    check_error(&format!("{{% if a %}}{}", "{% elif a %}".repeat(20_000)), template);
+    check_error(&format!("{{{{ {}1{} }}}}", "(".repeat(2000), ")".repeat(2000)), template);
+    check_error(&format!("{{{{ {} }}}}", "[".repeat(4000)), template);
+}
+
+#[test]
+fn deep_expressions_compile() {
+    let question = serde_json::json!({"messages": [{"role": "user", "content": "x"}]});
+    for deep in ["not ".repeat(1000) + "1", "-".repeat(4000) + "1", "1+".repeat(2000) + "1"] {
+        let result = render(&format!("{{{{ {deep} }}}}"), &question);
+        assert!(matches!(result, Ok(_) | Err(Error::Template { .. })), "{result:?}");
+    }
+}
+
+#[test]
+fn templates_are_chosen_by_name() {
+    let list = r#"{"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#;
+    let check = |files: &[(&str, &str)], tools: bool, expected: &str| {
+        let files = Files::from_texts(files.iter().copied());
+        let template = ChatTemplate::load(&files).unwrap().unwrap();
+        let tool = serde_json::json!([{"type": "function", "function": {"name": "f"}}]);
+        let tools: Vec<Tool> =
+            if tools { serde_json::from_value(tool).unwrap() } else { Vec::new() };
+        let conversation = Conversation { messages: &[], tools: &tools, think: &Think::Unset };
+        assert_eq!(template.render(conversation).unwrap(), expected);
+    };
+    check(&[("tokenizer_config.json", list)], false, "D");
+    check(&[("tokenizer_config.json", list)], true, "T");
+    check(&[("tokenizer_config.json", list), ("chat_template.jinja", "F")], false, "F");
+    check(&[("chat_template.json", r#"{"chat_template": "J"}"#)], true, "J");
+    check(
+        &[("chat_template.jinja", "F"), ("additional_chat_templates/tool_use.jinja", "A")],
+        true,
+        "A",
+    );
+    assert!(ChatTemplate::load(&Files::default()).unwrap().is_none());
+}
+
+#[test]
+fn other_shapes_of_configurations_are_errors() {
+    for config in ["{\"chat_template\": 7}", "{\"chat_template\": [{\"name\": \"a\"}]}", "{"] {
+        let files = Files::from_texts([("tokenizer_config.json", config)]);
+        let error = ChatTemplate::load(&files).unwrap_err();
+        assert!(matches!(error, Error::BadFile { .. }), "{error}");
+    }
+}

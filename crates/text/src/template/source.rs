@@ -1,0 +1,134 @@
+//! A template's text before it is compiled: brought into the form our engine knows, and kept from being so deeply
+//! nested that compiling it would need more stack than there is.
+//!
+//! `{% generation %}` marks what the assistant wrote, for training. For rendering it is a block like any other, with
+//! its own scope: a `with`. Lines stay where they are.
+
+use crate::{Error, Result};
+
+/// The largest published templates have about 30 KB.
+const SOURCE_BYTES_MAX: usize = 256 << 10;
+
+/// One tag's text without its strings; published ones have some hundred. Price: a stack frame or two for each byte.
+const TAG_BYTES_MAX: usize = 4 << 10;
+
+/// Enough for the limits above, several times over; only what is touched is ever backed by memory.
+pub(super) const STACK_BYTES: usize = 64 << 20;
+
+const BLOCKS: &[(&str, &str)] = &[("generation", "with"), ("endgeneration", "endwith")];
+
+pub(super) fn prepare(source: &str) -> Result<String> {
+    within("a chat template in bytes", source.len(), SOURCE_BYTES_MAX)?;
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source.as_str();
+    while let Some(start) = next_tag(rest) {
+        out.push_str(&rest[..start]);
+        let (length, bare) = tag_length(&rest[start..]);
+        within("a tag of the chat template in bytes", bare, TAG_BYTES_MAX)?;
+        push_tag(&mut out, &rest[start..start + length]);
+        rest = &rest[start + length..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+fn within(what: &'static str, size: usize, limit: usize) -> Result<()> {
+    if size > limit { Err(Error::TooLarge { what, size, limit }) } else { Ok(()) }
+}
+
+fn next_tag(text: &str) -> Option<usize> {
+    text.bytes()
+        .zip(text.bytes().skip(1))
+        .position(|pair| matches!(pair, (b'{', b'{' | b'%' | b'#')))
+}
+
+/// Bytes of the tag that `text` begins with, and how many of them are in no string.
+fn tag_length(text: &str) -> (usize, usize) {
+    let bytes = text.as_bytes();
+    if bytes[1] == b'#' {
+        return (text.find("#}").map_or(text.len(), |end| end + 2), 0);
+    }
+    let closing: &[u8] = if bytes[1] == b'%' { b"%}" } else { b"}}" };
+    let mut quote = None;
+    let mut braces = 0_usize;
+    let mut bare = 0;
+    let mut at = 2;
+    while at < bytes.len() {
+        match (quote, bytes[at]) {
+            (Some(_), b'\\') => at += 1,
+            (Some(open), byte) if byte == open => quote = None,
+            (Some(_), _) => {}
+            (None, _) if braces == 0 && bytes[at..].starts_with(closing) => return (at + 2, bare),
+            (None, byte) => {
+                bare += 1;
+                match byte {
+                    b'\'' | b'"' => quote = Some(byte),
+                    b'{' => braces += 1,
+                    b'}' => braces = braces.saturating_sub(1),
+                    _ => {}
+                }
+            }
+        }
+        at += 1;
+    }
+    (text.len(), bare)
+}
+
+fn push_tag(out: &mut String, tag: &str) {
+    let inside = tag.strip_prefix("{%").and_then(|inside| inside.strip_suffix("%}"));
+    let word = inside.map(|inside| inside.trim_matches(is_filler)).unwrap_or_default();
+    match BLOCKS.iter().find(|(name, _)| *name == word) {
+        Some((name, replacement)) => out.push_str(&tag.replacen(name, replacement, 1)),
+        None => out.push_str(tag),
+    }
+}
+
+/// White space and its control characters.
+fn is_filler(character: char) -> bool {
+    matches!(character, '-' | '+') || character.is_whitespace()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(source: &str, expected: &str) {
+        assert_eq!(prepare(source).unwrap(), expected);
+    }
+
+    #[test]
+    fn only_generation_blocks_change() {
+        check("a{%- generation -%}b{% endgeneration%}c", "a{%- with -%}b{% endwith%}c");
+        check("{%\n generation\n%}", "{%\n with\n%}");
+        for same in [
+            "{% set generation = 1 %}{{ generation }}",
+            "{% generation_x %} generation {%",
+            "{{ '{% generation %}' }}{# {% generation %} #}",
+            "{{ {'a': {}}}}{{ \"}}\\\"\" }}é",
+            "{",
+            "{{",
+            "{{ 'é\\",
+            "",
+        ] {
+            check(same, same);
+        }
+        check("a\r\nb\rc", "a\nb\nc");
+    }
+
+    #[test]
+    fn only_code_counts() {
+        check(
+            &format!("{{{{ '{0}' }}}}{0}", "x".repeat(100_000)),
+            &format!("{{{{ '{0}' }}}}{0}", "x".repeat(100_000)),
+        );
+        for hostile in [
+            format!("{{{{ {}1 }}}}", "-".repeat(TAG_BYTES_MAX)),
+            format!("{{{{ {{'a': {{}}}} + {} }}}}", "1+".repeat(TAG_BYTES_MAX)),
+            "x".repeat(SOURCE_BYTES_MAX + 1),
+        ] {
+            assert!(matches!(prepare(&hostile), Err(Error::TooLarge { .. })));
+        }
+    }
+}
