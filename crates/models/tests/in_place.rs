@@ -1,0 +1,101 @@
+//! A cache grows in place. In a target of its own, because MLX's memory figures are of the whole process.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+use mlx::{Array, Dtype, memory};
+use models::{Batch, Memory, Model, Slot, Weights};
+
+/// The fixture's cache: positions × 2 heads of 32 × 4 bytes × 3 layers, keys and values.
+const fn cache_bytes(positions: usize) -> usize {
+    positions * 2 * 32 * 4 * 3 * 2
+}
+
+/// What a row may take at its peak beside the cache: its activations are some 24 KiB, one layer's keys are 256.
+const ROW_BYTES_MAX: usize = 64 << 10;
+
+struct Sequences {
+    model: Box<dyn Model>,
+    memory: Memory,
+    slots: Vec<Slot>,
+}
+
+impl Sequences {
+    fn new(count: usize) -> Sequences {
+        let folder = tempfile::tempdir().unwrap();
+        fixtures::materialise(&fixtures::arch("qwen3"), folder.path()).unwrap();
+        let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+        let weights = Weights::from_folder(folder.path()).unwrap().in_dtype(Dtype::F32);
+        let model = models::load(&config, weights).unwrap();
+        let mut memory = model.memory();
+        let slots = (0..count).map(|_| memory.open()).collect();
+        Sequences { model, memory, slots }
+    }
+
+    /// A pass over `tokens` of each sequence; the next token of each.
+    fn step(&mut self, tokens: Array) -> Array {
+        let rows = tokens.dim(0) as usize / self.slots.len();
+        let parts: Vec<_> = self.slots.iter().map(|slot| (*slot, rows)).collect();
+        let batch = Batch::new(tokens, &parts, &self.memory);
+        let hidden = self.model.forward(&batch, &mut self.memory);
+        let last: Vec<i32> = (1..=self.slots.len()).map(|end| (end * rows) as i32 - 1).collect();
+        let last = hidden.take(&Array::from_slice(&last, &[last.len() as i32]), 0);
+        self.model.logits(&last).argmax(-1, false)
+    }
+
+    fn prefill(&mut self, rows: usize) -> Array {
+        let tokens = mlx::full(&[(rows * self.slots.len()) as i32], 5.0, Dtype::U32);
+        let next = self.step(tokens);
+        mlx::eval(&[&next]).unwrap();
+        next
+    }
+
+    /// The bytes above those in use that `steps` decoding steps take at their peak, each evaluated by `eval`.
+    fn rise(
+        &mut self,
+        mut next: Array,
+        steps: usize,
+        eval: fn(&[&Array]) -> Result<(), mlx::EvalError>,
+    ) -> usize {
+        let before = memory::active_bytes();
+        memory::reset_peak();
+        for _ in 0..steps {
+            next = self.step(next);
+            eval(&[&next]).unwrap();
+        }
+        mlx::eval(&[&next]).unwrap();
+        memory::peak_bytes() - before
+    }
+}
+
+#[test]
+fn a_decoding_step_copies_no_cache() {
+    mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
+    for count in [1, 3] {
+        let mut sequences = Sequences::new(count);
+        let next = sequences.prefill(1000);
+        let whole = sequences.memory.bytes();
+        assert_eq!(whole, count * cache_bytes(1024));
+
+        let rise = sequences.rise(next.clone(), 8, mlx::eval);
+        assert!(rise < count * ROW_BYTES_MAX, "{count} sequences: a step took {rise} bytes");
+        // The step is dispatched while the one before may still run.
+        let rise = sequences.rise(next.clone(), 8, mlx::async_eval);
+        assert!(
+            rise < 4 * count * ROW_BYTES_MAX,
+            "{count} sequences: steps in a row took {rise} bytes"
+        );
+
+        // Whoever holds on to the arrays makes the step copy them: this test would see it.
+        let held = sequences.memory.arrays(sequences.slots[0]);
+        let rise = sequences.rise(next.clone(), 1, mlx::eval);
+        assert!(rise >= whole, "{count} sequences: {rise} bytes for a copy of {whole}");
+        drop(held);
+
+        sequences.rise(next, 8, mlx::eval);
+        assert_eq!(
+            sequences.memory.bytes(),
+            count * cache_bytes(1280),
+            "position 1024 needs more room"
+        );
+    }
+}
