@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use protocol::{ConvertProgress, Failure, FailureKind, NewLayer};
-use store::{FinishedBlob, Store, media};
+use store::{Digest, FinishedBlob, Hasher, Store, media};
 
 use crate::failure;
 use crate::plan::{Blob, Plan};
@@ -142,29 +142,36 @@ impl Work<'_> {
         }
     }
 
-    /// Before anything is written. When all of it would not fit, it is read once to see how much of it is there already.
+    /// Before anything is written: does what is not there yet fit? Only where all of it would not, the blobs that have
+    /// the size of one in the store are read to see whether they are equal.
     fn check_room(&self, total_bytes: u64) -> Result<(), Failure> {
+        // A disk that cannot tell is asked by writing.
         let Ok(free_bytes) = self.store.free_bytes() else {
             return Ok(());
         };
         if total_bytes <= free_bytes {
             return Ok(());
         }
-        let mut needed_bytes = 0;
+        let sizes = self.store.blob_sizes();
+        let mut needed_bytes = 0u64;
         for job in self.jobs {
-            let mut hash = store::Hasher::new();
-            self.stream(job, &mut |bytes| {
-                hash.update(bytes);
-                Ok(())
-            })?;
-            if !self.store.has(&hash.finish()) {
-                needed_bytes += job.size_bytes();
+            if !sizes.contains(&job.size_bytes()) || !self.store.has(&self.digest(job)?) {
+                needed_bytes = needed_bytes.saturating_add(job.size_bytes());
             }
         }
         match needed_bytes > free_bytes {
             true => Err(failure(store::Error::DiskFull { needed_bytes, free_bytes })),
             false => Ok(()),
         }
+    }
+
+    fn digest(&self, job: &Job<'_>) -> Result<Digest, Failure> {
+        let mut hash = Hasher::new();
+        self.stream(job, &mut |bytes| {
+            hash.update(bytes);
+            Ok(())
+        })?;
+        Ok(hash.finish())
     }
 
     fn finish(self) -> Result<Vec<NewLayer>, Failure> {

@@ -4,6 +4,7 @@
 //! complete, synced and of the expected digest. Two writers of one blob do not disturb each other: both rename equal
 //! bytes to the same name.
 
+use std::collections::BTreeSet;
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -56,6 +57,12 @@ impl Store {
 
     pub fn has(&self, digest: &Digest) -> bool {
         self.blob_path(digest).is_file()
+    }
+
+    /// The sizes of all blobs of the root.
+    pub fn blob_sizes(&self) -> BTreeSet<u64> {
+        let entries = std::fs::read_dir(self.root.join("blobs")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Some(entry.metadata().ok()?.len())).collect()
     }
 
     /// Starts a blob. `size_bytes`, where known, is compared with the free space first.

@@ -56,6 +56,8 @@ impl Store {
         recipe: Recipe,
         step: &mut dyn FnMut(CreateStep),
     ) -> Result<Model> {
+        self.bring_in(&recipe.layers)?;
+        let lock = self.lock()?;
         let mut draft = Draft { store: self, layers: recipe.layers, created: Vec::new() };
         if let Some(template) = &recipe.template {
             draft.replace(&[media::TEMPLATE, media::PROMPT], template.as_bytes())?;
@@ -77,7 +79,9 @@ impl Store {
         }
         draft.tell(step);
         step(CreateStep::WritingManifest);
-        self.write_manifest(name, &recipe.config, draft.layers)
+        let name = self.write_locked(name, &recipe.config, draft.layers)?;
+        drop(lock);
+        self.model(&name)
     }
 }
 

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::{Name, Store};
 
+/// The usual file system finds a file under any case, so that finding it does not tell how it is spelled.
+const IGNORES_CASE: bool = cfg!(any(target_os = "macos", windows));
+
 /// A manifest file.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
@@ -15,7 +18,8 @@ pub(crate) struct Found {
 impl Store {
     /// The spelling under which this name is stored, part by part; parts that no manifest has stay as they are.
     pub fn resolve(&self, name: &Name) -> Name {
-        if self.manifest_path(name).is_some() {
+        let own = self.root.join("manifests").join(name.path());
+        if !IGNORES_CASE && own.is_file() {
             return name.clone();
         }
         let known: Vec<Name> = self.names().into_keys().collect();

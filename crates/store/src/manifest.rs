@@ -66,16 +66,12 @@ pub struct Layer {
 #[serde(default)]
 pub struct Config {
     /// `safetensors` or `gguf`; empty means `gguf`.
-    #[serde(deserialize_with = "null_is_default")]
     pub model_format: String,
-    #[serde(deserialize_with = "null_is_default")]
     pub model_family: String,
     pub model_families: Option<Vec<String>>,
     /// The parameter count for people: `8.0B`.
-    #[serde(deserialize_with = "null_is_default")]
     pub model_type: String,
     /// The quantisation: `Q4_K_M`, `int4`, or empty.
-    #[serde(deserialize_with = "null_is_default")]
     pub file_type: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub renderer: String,
@@ -88,7 +84,7 @@ pub struct Config {
     pub remote_host: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remote_model: String,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,
     #[serde(skip_serializing_if = "is_zero")]
     pub context_length: u64,
@@ -98,9 +94,7 @@ pub struct Config {
     pub base_name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draft: Option<Draft>,
-    #[serde(deserialize_with = "null_is_default")]
     pub architecture: String,
-    #[serde(deserialize_with = "null_is_default")]
     pub os: String,
     /// What others wrote there (`rootfs` …).
     #[serde(flatten)]
@@ -150,6 +144,14 @@ impl Manifest {
 }
 
 impl Config {
+    /// A key with `null` is one that is not there.
+    pub fn from_json(mut json: Value) -> serde_json::Result<Config> {
+        if let Some(fields) = json.as_object_mut() {
+            fields.retain(|_, value| !value.is_null());
+        }
+        serde_json::from_value(json)
+    }
+
     pub fn is_safetensors(&self) -> bool {
         self.model_format == "safetensors"
     }

@@ -142,7 +142,8 @@ impl Store {
     }
 
     fn read_config(&self, manifest: &Manifest) -> Result<Config> {
-        read_json(&self.blob_path(&manifest.config.digest))
+        let path = self.blob_path(&manifest.config.digest);
+        Config::from_json(read_json(&path)?).map_err(|error| damaged(&path, error))
     }
 }
 

@@ -76,6 +76,8 @@ impl Store {
         if source == destination && !found.is_builtin {
             return Ok(());
         }
+        self.bring_in(&manifest.layers)?;
+        let _lock = self.lock()?;
         self.install(&destination, &manifest, &bytes)
     }
 
@@ -102,25 +104,48 @@ impl Store {
         config: &Config,
         layers: Vec<Layer>,
     ) -> Result<Model> {
+        self.bring_in(&layers)?;
+        let name = {
+            let _lock = self.lock()?;
+            self.write_locked(name, config, layers)?
+        };
+        self.model(&name)
+    }
+
+    /// The lock is held. Returns the name as stored.
+    pub(crate) fn write_locked(
+        &self,
+        name: &Name,
+        config: &Config,
+        layers: Vec<Layer>,
+    ) -> Result<Name> {
         let name = self.resolve(name);
         let config = self.new_layer(media::CONFIG, &go_json::encode(config))?.layer;
         let manifest = Manifest::new(config, layers);
         self.install(&name, &manifest, &go_json::encode(&manifest))?;
-        self.model(&name)
+        Ok(name)
     }
 
+    /// Blobs that only the builtin store has are copied before others have to wait for the lock.
+    pub(crate) fn bring_in(&self, layers: &[Layer]) -> Result<()> {
+        layers
+            .iter()
+            .try_for_each(|layer| self.reuse(&layer.digest, Some(layer.size_bytes)).map(|_| ()))
+    }
+
+    /// The lock is held.
     fn install(&self, name: &Name, manifest: &Manifest, bytes: &[u8]) -> Result<()> {
-        let _lock = self.lock()?;
         for layer in manifest.blobs() {
             if !self.reuse(&layer.digest, Some(layer.size_bytes))? {
                 return Err(Error::MissingBlob(layer.digest));
             }
         }
-        let path = self.root.join("manifests").join(name.path());
+        let manifests = self.root.join("manifests");
+        let path = manifests.join(name.path());
         let replaced = read_manifest(&path).ok().map(|(manifest, _)| manifest);
-        self.make_directory(path.parent().unwrap_or(&self.root))?;
-        // Among the blobs, where what a crash leaves behind is cleared away.
-        let mut temporary = self.temporary(&self.root.join("blobs"))?;
+        self.make_directory(path.parent().unwrap_or(&manifests))?;
+        // At the top, where no manifest is looked for.
+        let mut temporary = self.temporary(&manifests)?;
         let written = temporary.write_all(bytes).and_then(|()| temporary.as_file().sync_all());
         written.map_err(|error| self.not_writable(error))?;
         temporary.persist(&path).map_err(|error| self.not_writable(error.error))?;
@@ -246,7 +271,7 @@ mod tests {
     #[test]
     fn unknown_fields_are_tolerated_and_kept() {
         let text = r#"{"model_format":"gguf","model_families":["llama"],"architecture":"amd64","os":"linux","rootfs":{"type":"layers"},"capabilities":null,"context_length":512}"#;
-        let config: Config = serde_json::from_str(text).unwrap();
+        let config = Config::from_json(serde_json::from_str(text).unwrap()).unwrap();
         assert_eq!((config.os.as_str(), config.context_length), ("linux", 512));
         assert_eq!(config.other["rootfs"]["type"], "layers");
         let again: Config = serde_json::from_slice(&go_json::encode(&config)).unwrap();
@@ -339,9 +364,11 @@ mod tests {
         builtin.model("pocket", b"weights");
         builtin.model("hidden", b"builtin");
         let before = builtin.files();
-        let scene = Scene::with_builtin(builtin.root());
+        let mut scene = Scene::new();
         scene.model("Hidden", b"own");
+        scene.store = Store::open(scene.root(), Some(builtin.root().to_owned())).unwrap();
         assert_eq!(listed(&scene.store).len(), 2);
+        assert_eq!(scene.store.resolve(&name("hidden")).to_string(), "Hidden:latest");
         let pocket = scene.store.model(&name("POCKET")).unwrap();
         assert!(pocket.is_builtin);
         pocket.verify().unwrap();

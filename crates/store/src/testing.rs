@@ -11,16 +11,8 @@ pub struct Scene {
 
 impl Scene {
     pub fn new() -> Scene {
-        Scene::open(None)
-    }
-
-    pub fn with_builtin(builtin: &Path) -> Scene {
-        Scene::open(Some(builtin.to_owned()))
-    }
-
-    fn open(builtin: Option<PathBuf>) -> Scene {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path(), builtin).unwrap();
+        let store = Store::open(directory.path(), None).unwrap();
         Scene { directory, store }
     }
 
