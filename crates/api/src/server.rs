@@ -93,9 +93,23 @@ impl Server {
 }
 
 async fn answer(server: Server, guard: &Guard, request: Request<Body>) -> Response {
+    let started = Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = judged(server, guard, request, started).await;
+    // A streamed answer begins here; how long it takes is the runner's to tell.
+    let (status, elapsed) = (response.status().as_u16(), started.elapsed());
+    tracing::info!(%method, path, status, ?elapsed, "request");
+    response
+}
+
+async fn judged(
+    server: Server,
+    guard: &Guard,
+    request: Request<Body>,
+    started: Instant,
+) -> Response {
     let (head, body) = request.into_parts();
-    let method = head.method.as_str();
-    let found = http::find(dialects::routes(), method, head.uri.path());
+    let found = http::find(dialects::routes(), head.method.as_str(), head.uri.path());
     if let Found::Moved { location } = &found {
         return moved(&head.method, location, head.uri.query());
     }
@@ -106,13 +120,7 @@ async fn answer(server: Server, guard: &Guard, request: Request<Body>) -> Respon
     let (mut response, added) = match guard.judge(&head.method, &head.headers) {
         Verdict::Stop(status, added) => (http::empty(status), added),
         Verdict::Pass(added) => {
-            let call = Call {
-                server,
-                headers: head.headers,
-                param: String::new(),
-                body,
-                started: Instant::now(),
-            };
+            let call = Call { server, headers: head.headers, param: String::new(), body, started };
             (routed(found, call).await, added)
         }
     };

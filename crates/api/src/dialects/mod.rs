@@ -1,7 +1,11 @@
 //! The dialects: each a folder with one table of routes, one file per route, and its own words for what goes wrong.
 
+#[cfg(test)]
+mod golden;
 pub(crate) mod ollama;
 mod openai;
+#[cfg(test)]
+mod playback;
 
 use crate::http::Route;
 

@@ -18,4 +18,4 @@ pub(crate) use fold::{Call as ToolCallPart, Ending, Fold, Metrics, Part};
 pub(crate) use open::{Opened, Running, open};
 pub(crate) use reference::{Reference, ReferenceError};
 pub(crate) use refusal::Refusal;
-pub(crate) use run::{Shape, streamed, whole};
+pub(crate) use run::{Shape, answer, whole_answer};

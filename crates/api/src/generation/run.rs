@@ -1,6 +1,8 @@
 //! Runs a request to its end: part by part as the client takes them, or all at once.
+//! The whole answer is the merged parts of the stream, so the two cannot disagree.
 
 use axum::body::Bytes;
+use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::{Event, Failure};
 
@@ -10,21 +12,42 @@ use crate::http::{self, Frames};
 /// An unstreamed answer is gathered in memory; this is the most it may take. (A model's context ends long before.)
 const WHOLE_BYTES_MAX: usize = 64 << 20;
 
-/// How a dialect writes a streamed answer.
+/// How a dialect writes its answers.
 pub(crate) trait Shape: Send + 'static {
+    const STREAM_TYPE: &'static str;
+    const WHOLE_TYPE: &'static str;
+
     /// The bytes of the frames that tell this part; none is fine.
     fn part(&mut self, part: Part) -> Vec<u8>;
+
+    /// An answer that is not streamed.
+    fn whole(&mut self, part: Part) -> Vec<u8>;
 
     /// What ends an answer that fails after it has begun.
     fn failure(&mut self, failure: &Failure) -> Vec<u8>;
 }
 
-/// Streams the answer. What fails before the first frame is refused with a status of its own.
-pub(crate) async fn streamed(
+pub(crate) async fn answer<S: Shape>(
+    running: Running,
+    fold: Fold,
+    shape: S,
+    streams: bool,
+) -> Result<Response, Refusal> {
+    match streams {
+        true => streamed(running, fold, shape).await,
+        false => Ok(whole_answer(shape, gathered(running, fold).await?)),
+    }
+}
+
+pub(crate) fn whole_answer<S: Shape>(mut shape: S, part: Part) -> Response {
+    http::json(StatusCode::OK, S::WHOLE_TYPE, shape.whole(part))
+}
+
+/// What fails before the first frame is refused with a status of its own.
+async fn streamed<S: Shape>(
     mut running: Running,
     mut fold: Fold,
-    mut shape: impl Shape,
-    content_type: &'static str,
+    mut shape: S,
 ) -> Result<Response, Refusal> {
     let mut first = Vec::new();
     let mut ended = false;
@@ -36,7 +59,7 @@ pub(crate) async fn streamed(
         }
     }
     let first = Some(Bytes::from(first));
-    Ok(http::stream(content_type, Source { first, running, fold, shape, ended }))
+    Ok(http::stream(S::STREAM_TYPE, Source { first, running, fold, shape, ended }))
 }
 
 struct Source<S> {
@@ -68,7 +91,7 @@ impl<S: Shape> Frames for Source<S> {
 }
 
 /// The whole answer as one part.
-pub(crate) async fn whole(mut running: Running, mut fold: Fold) -> Result<Part, Refusal> {
+async fn gathered(mut running: Running, mut fold: Fold) -> Result<Part, Refusal> {
     let mut whole = Part::default();
     loop {
         let event = running.next().await.unwrap_or_else(lost);

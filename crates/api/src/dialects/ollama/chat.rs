@@ -21,20 +21,16 @@ pub(crate) async fn chat(call: Call) -> Result<Response, Rejection> {
     let reply = Reply { model, clock };
     let running = match generation::open(&call.server, request(body)?).await? {
         Opened::Running(running) => running,
-        Opened::Loaded => return Ok(reply.whole(reply.nothing("load"))),
-        Opened::Unloaded => return Ok(reply.whole(reply.nothing("unload"))),
+        Opened::Loaded => return Ok(reply.nothing("load")),
+        Opened::Unloaded => return Ok(reply.nothing("unload")),
     };
     let fold = Fold::new(clock, running.load);
-    if streams {
-        return Ok(generation::streamed(running, fold, reply, NDJSON).await?);
-    }
-    let whole = generation::whole(running, fold).await?;
-    Ok(reply.whole(reply.chunk(whole)))
+    Ok(generation::answer(running, fold, reply, streams).await?)
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename = "api.ChatRequest")]
-pub(super) struct ChatBody {
+pub(crate) struct ChatBody {
     model: String,
     messages: Vec<MessageField>,
     stream: Option<bool>,
@@ -51,7 +47,7 @@ pub(super) struct ChatBody {
     top_logprobs: i64,
 }
 
-pub(super) fn request(body: ChatBody) -> Result<Ask, Refusal> {
+pub(crate) fn request(body: ChatBody) -> Result<Ask, Refusal> {
     let logprobs = super::generate::logprobs(body.logprobs, body.top_logprobs)?;
     let load_only = body.messages.is_empty();
     let input = Input::Chat {
@@ -80,7 +76,7 @@ pub(super) fn request(body: ChatBody) -> Result<Ask, Refusal> {
     })
 }
 
-pub(super) struct Reply {
+pub(crate) struct Reply {
     pub model: String,
     pub clock: Clock,
 }
@@ -136,19 +132,23 @@ impl Reply {
     }
 
     /// The answer to no messages.
-    fn nothing(&self, done_reason: &'static str) -> Chunk<'_> {
+    fn nothing(self, done_reason: &'static str) -> Response {
         let chunk = self.chunk(Part::default());
-        Chunk { done: true, done_reason: Some(done_reason), ..chunk }
-    }
-
-    fn whole(&self, chunk: Chunk<'_>) -> Response {
+        let chunk = Chunk { done: true, done_reason: Some(done_reason), ..chunk };
         http::json(StatusCode::OK, JSON, to_vec(&chunk))
     }
 }
 
 impl Shape for Reply {
+    const STREAM_TYPE: &'static str = NDJSON;
+    const WHOLE_TYPE: &'static str = JSON;
+
     fn part(&mut self, part: Part) -> Vec<u8> {
         to_line(&self.chunk(part))
+    }
+
+    fn whole(&mut self, part: Part) -> Vec<u8> {
+        to_vec(&self.chunk(part))
     }
 
     fn failure(&mut self, failure: &Failure) -> Vec<u8> {

@@ -128,9 +128,9 @@ impl Work {
     async fn run(&self, name: Name, body: CreateBody) -> Result<(), Rejection> {
         body.check_supported()?;
         let base = if !body.from.is_empty() {
-            self.from_model(&body.from).await?
+            self.base_of_model(&body.from).await?
         } else if let Some(files) = &body.files {
-            self.from_files(files, body.quantize()).await?
+            self.base_of_files(files, body.quantize()).await?
         } else {
             return Err(Rejection::bad(texts::NEITHER_FROM_NOR_FILES));
         };
@@ -151,7 +151,7 @@ impl Work {
         self.told.send(Ok(progress)).await.map_err(|_| Left)
     }
 
-    async fn from_model(&self, from: &str) -> Result<Recipe, Rejection> {
+    async fn base_of_model(&self, from: &str) -> Result<Recipe, Rejection> {
         let reference =
             Reference::parse(from).map_err(|_| Rejection::bad(texts::INVALID_MODEL_NAME))?;
         let found = self.server.blocking(move |store| store.model(&reference.name)).await;
@@ -165,7 +165,7 @@ impl Work {
         }
     }
 
-    async fn from_files(
+    async fn base_of_files(
         &self,
         files: &IndexMap<String, String>,
         quantize: Option<String>,
@@ -215,23 +215,19 @@ impl Work {
             Convert { files: paths.await?, store: self.server.store().root().to_owned(), quantize };
         self.tell(Progress::status("converting model")).await?;
         let mut events = self.server.scheduler().convert(job).await?;
-        while let Some(event) = events.next().await {
+        loop {
+            // A client that leaves ends the conversion, also when it tells nothing for a while.
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = self.told.closed() => return Err(Left.into()),
+            };
             match event {
-                ConvertEvent::Progress(progress) => {
-                    let (total, completed) = (progress.total_bytes, progress.completed_bytes);
-                    self.tell(Progress {
-                        status: progress.status,
-                        digest: String::new(),
-                        total,
-                        completed,
-                    })
-                    .await?;
-                }
-                ConvertEvent::Done(converted) => return converted_recipe(converted),
-                ConvertEvent::Failed(failure) => return Err(failure.into()),
+                Some(ConvertEvent::Progress(progress)) => self.tell(progress.into()).await?,
+                Some(ConvertEvent::Done(converted)) => return converted_recipe(converted),
+                Some(ConvertEvent::Failed(failure)) => return Err(failure.into()),
+                None => return Err(Rejection::internal("the conversion broke off")),
             }
         }
-        Err(Rejection::internal("the conversion broke off"))
     }
 }
 

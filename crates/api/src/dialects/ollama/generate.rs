@@ -21,23 +21,19 @@ pub(crate) async fn generate(call: Call) -> Result<Response, Rejection> {
     let body: GenerateBody = http::read(call.body).await?;
     let (model, streams) =
         (body.model.clone(), body.stream.unwrap_or(true) && !body.debug_render_only);
-    let mut reply = Reply { model, clock, calls: Vec::new() };
+    let reply = Reply { model, clock, calls: Vec::new() };
     let running = match generation::open(&call.server, request(body)?).await? {
         Opened::Running(running) => running,
-        Opened::Loaded => return Ok(whole(reply.nothing("load"))),
-        Opened::Unloaded => return Ok(whole(reply.nothing("unload"))),
+        Opened::Loaded => return Ok(reply.nothing("load")),
+        Opened::Unloaded => return Ok(reply.nothing("unload")),
     };
     let fold = Fold::new(clock, running.load);
-    if streams {
-        return Ok(generation::streamed(running, fold, reply, NDJSON).await?);
-    }
-    let part = generation::whole(running, fold).await?;
-    Ok(whole(reply.chunk(part)))
+    Ok(generation::answer(running, fold, reply, streams).await?)
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename = "api.GenerateRequest")]
-pub(super) struct GenerateBody {
+pub(crate) struct GenerateBody {
     model: String,
     prompt: String,
     suffix: String,
@@ -59,7 +55,7 @@ pub(super) struct GenerateBody {
     top_logprobs: i64,
 }
 
-pub(super) fn request(body: GenerateBody) -> Result<Ask, Refusal> {
+pub(crate) fn request(body: GenerateBody) -> Result<Ask, Refusal> {
     let logprobs = logprobs(body.logprobs, body.top_logprobs)?;
     let context = body.context.as_ref().map_or(0, Vec::len);
     if body.raw && (!body.template.is_empty() || !body.system.is_empty() || context > 0) {
@@ -129,7 +125,7 @@ pub(crate) fn logprobs(wanted: bool, top: i64) -> Result<Option<u8>, Refusal> {
     }
 }
 
-pub(super) struct Reply {
+pub(crate) struct Reply {
     pub model: String,
     pub clock: Clock,
     /// Told in the last chunk only.
@@ -179,23 +175,27 @@ impl Reply {
     }
 
     /// The answer to no prompt.
-    fn nothing(&mut self, done_reason: &'static str) -> Chunk<'_> {
+    fn nothing(mut self, done_reason: &'static str) -> Response {
         let chunk = self.chunk(Part::default());
-        Chunk { done: true, done_reason: Some(done_reason), ..chunk }
+        let chunk = Chunk { done: true, done_reason: Some(done_reason), ..chunk };
+        http::json(StatusCode::OK, JSON, to_vec(&chunk))
     }
 }
 
-fn whole(chunk: Chunk<'_>) -> Response {
-    http::json(StatusCode::OK, JSON, to_vec(&chunk))
-}
-
 impl Shape for Reply {
+    const STREAM_TYPE: &'static str = NDJSON;
+    const WHOLE_TYPE: &'static str = JSON;
+
     fn part(&mut self, mut part: Part) -> Vec<u8> {
         self.calls.append(&mut part.calls);
         if part == Part::default() {
             return Vec::new();
         }
         to_line(&self.chunk(part))
+    }
+
+    fn whole(&mut self, part: Part) -> Vec<u8> {
+        to_vec(&self.chunk(part))
     }
 
     fn failure(&mut self, failure: &Failure) -> Vec<u8> {

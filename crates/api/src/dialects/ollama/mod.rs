@@ -1,13 +1,13 @@
 //! Ollama's own API. Keys, their order, what is left out and every text are part of it.
 
 mod blobs;
-mod chat;
+pub(crate) mod chat;
 mod copy;
 mod create;
 mod delete;
 mod details;
 pub(crate) mod fields;
-mod generate;
+pub(crate) mod generate;
 mod message;
 pub(crate) mod parts;
 mod progress;

@@ -3,6 +3,7 @@
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use protocol::ConvertProgress;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -31,6 +32,17 @@ fn is_zero(number: &u64) -> bool {
 impl Progress {
     pub(super) fn status(status: impl Into<String>) -> Progress {
         Progress { status: status.into(), ..Progress::default() }
+    }
+}
+
+impl From<ConvertProgress> for Progress {
+    fn from(progress: ConvertProgress) -> Progress {
+        Progress {
+            status: progress.status,
+            digest: String::new(),
+            total: progress.total_bytes,
+            completed: progress.completed_bytes,
+        }
     }
 }
 

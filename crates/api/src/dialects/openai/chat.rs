@@ -1,6 +1,5 @@
 //! `POST /v1/chat/completions`
 
-use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::{Failure, Input, Request, RequestId, Think};
 use serde::{Deserialize, Serialize};
@@ -20,19 +19,17 @@ pub(crate) async fn completions(call: Call) -> Result<Response, Rejection> {
     let body: ChatBody = http::read(call.body).await?;
     let streams = body.stream && !body.debug_render_only;
     let usage = body.stream_options.include_usage;
-    let mut reply = Reply::new(id(), body.model.clone(), clock, usage);
+    let reply = Reply::new(id(), body.model.clone(), clock, usage);
     let ask = request(body)?;
     let running = match generation::open(&call.server, ask).await? {
         Opened::Running(running) => running,
         // Only an empty conversation does that, and it was refused above.
-        Opened::Loaded | Opened::Unloaded => return Ok(reply.whole(Part::default())),
+        Opened::Loaded | Opened::Unloaded => {
+            return Ok(generation::whole_answer(reply, Part::default()));
+        }
     };
     let fold = Fold::new(clock, running.load);
-    if streams {
-        return Ok(generation::streamed(running, fold, reply, SSE).await?);
-    }
-    let whole = generation::whole(running, fold).await?;
-    Ok(reply.whole(whole))
+    Ok(generation::answer(running, fold, reply, streams).await?)
 }
 
 /// Of one answer; clients only compare it.
@@ -44,7 +41,7 @@ fn id() -> String {
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename = "openai.ChatCompletionRequest")]
-pub(super) struct ChatBody {
+pub(crate) struct ChatBody {
     model: String,
     messages: Vec<MessageField>,
     stream: bool,
@@ -92,7 +89,7 @@ struct Reasoning {
     effort: String,
 }
 
-pub(super) fn request(body: ChatBody) -> Result<Ask, Rejection> {
+pub(crate) fn request(body: ChatBody) -> Result<Ask, Rejection> {
     if body.messages.is_empty() {
         return Err(Rejection::bad_body("[] is too short - 'messages'"));
     }
@@ -169,7 +166,7 @@ fn think(effort: &str) -> Result<Think, Rejection> {
     Ok(Think::Level(level.to_owned()))
 }
 
-pub(super) struct Reply {
+pub(crate) struct Reply {
     id: String,
     model: String,
     /// Seconds since 1970; all chunks tell the first one's.
@@ -219,7 +216,7 @@ struct MessageOut {
 }
 
 impl Reply {
-    pub(super) fn new(id: String, model: String, clock: Clock, include_usage: bool) -> Reply {
+    pub(crate) fn new(id: String, model: String, clock: Clock, include_usage: bool) -> Reply {
         Reply { id, model, created: None, clock, include_usage, began: false, called: false }
     }
 
@@ -235,28 +232,6 @@ impl Reply {
             usage: None,
             debug_info: None,
         }
-    }
-
-    fn whole(&mut self, part: Part) -> Response {
-        http::json(StatusCode::OK, JSON_BARE, self.whole_body(part))
-    }
-
-    pub(super) fn whole_body(&mut self, part: Part) -> Vec<u8> {
-        let finish_reason =
-            part.ending.as_ref().map(|ending| finish(ending, !part.calls.is_empty()));
-        let usage = part.ending.map(|ending| ending.metrics.into()).unwrap_or_default();
-        let message = MessageOut {
-            role: Some(if part.rendered.is_some() { "" } else { "assistant" }),
-            content: Some(part.content),
-            reasoning: part.thinking,
-            tool_calls: each(part.calls),
-        };
-        let logprobs = logprobs(part.logprobs);
-        let choice =
-            Choice { message: Some(message), finish_reason, logprobs, ..Choice::default() };
-        let completion = self.completion("chat.completion", vec![choice]);
-        let debug_info = part.rendered.map(DebugInfo::from);
-        to_line(&Completion { usage: Some(usage), debug_info, ..completion })
     }
 
     fn chunk(&mut self, choices: Vec<Choice>, usage: Option<UsageOut>) -> Vec<u8> {
@@ -320,6 +295,9 @@ fn frame(data: &str) -> Vec<u8> {
 }
 
 impl Shape for Reply {
+    const STREAM_TYPE: &'static str = SSE;
+    const WHOLE_TYPE: &'static str = JSON_BARE;
+
     fn part(&mut self, mut part: Part) -> Vec<u8> {
         let ending = part.ending.take();
         let is_empty = part == Part::default();
@@ -332,6 +310,24 @@ impl Shape for Reply {
             out.extend(self.end(&ending));
         }
         out
+    }
+
+    fn whole(&mut self, part: Part) -> Vec<u8> {
+        let finish_reason =
+            part.ending.as_ref().map(|ending| finish(ending, !part.calls.is_empty()));
+        let usage = part.ending.map(|ending| ending.metrics.into()).unwrap_or_default();
+        let message = MessageOut {
+            role: Some(if part.rendered.is_some() { "" } else { "assistant" }),
+            content: Some(part.content),
+            reasoning: part.thinking,
+            tool_calls: each(part.calls),
+        };
+        let logprobs = logprobs(part.logprobs);
+        let choice =
+            Choice { message: Some(message), finish_reason, logprobs, ..Choice::default() };
+        let completion = self.completion("chat.completion", vec![choice]);
+        let debug_info = part.rendered.map(DebugInfo::from);
+        to_line(&Completion { usage: Some(usage), debug_info, ..completion })
     }
 
     fn failure(&mut self, failure: &Failure) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! OpenAI's API, as Ollama speaks it: the same models and the same words for what goes wrong, in other envelopes.
 
-mod chat;
+pub(crate) mod chat;
 mod errors;
 mod messages;
 mod models;
