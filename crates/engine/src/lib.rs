@@ -6,8 +6,12 @@
 
 mod batcher;
 mod executor;
+mod forward;
+mod load;
+pub mod measure;
 mod output;
 mod prefix;
+mod sampler;
 mod sampling;
 #[cfg(test)]
 mod scripted;
@@ -15,3 +19,5 @@ mod sequence;
 #[cfg(test)]
 mod simulation;
 mod steps;
+
+pub use load::load;

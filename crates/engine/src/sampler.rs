@@ -10,33 +10,42 @@ use mlx::{Array, Dtype};
 
 use crate::sampling::Sampling;
 
+/// The best token of each row: `[rows, vocabulary]` → u32 `[rows]`.
+pub(crate) fn greedy(logits: &Array) -> Array {
+    logits.argmax(-1, false).cast(Dtype::U32)
+}
+
 /// Draws from `logits` [1, vocabulary]; the token id as u32 [1].
 pub(crate) fn draw(sampling: &Sampling, logits: &Array, index: u64) -> Array {
     if sampling.is_greedy() {
-        return logits.argmax(-1, false).astype(Dtype::U32);
+        return greedy(logits);
     }
     let vocabulary = logits.shape()[1] as usize;
     let count = if sampling.top_k == 0 { vocabulary } else { sampling.top_k.min(vocabulary) };
-    let (ids, logits) = best(&logits.astype(Dtype::F32), count);
+    let (ids, logits) = best(&logits.cast(Dtype::F32), count);
     let logits = &logits / sampling.temperature;
-    let kept = keep(sampling, &logits.softmax(-1));
-    let logits = mlx::where_(&kept, &logits, &Array::scalar(f32::NEG_INFINITY));
+    let kept = keep(sampling, &logits.softmax(&[-1]));
+    let logits = mlx::where_(&kept, &logits, &Array::scalar(f64::NEG_INFINITY, Dtype::F32));
     let key = mlx::random::key(sampling.key(index));
-    let position = mlx::random::categorical(&logits, -1, Some(&key)).astype(Dtype::U32);
-    ids.take_along_axis(&position.expand_dims(-1), -1).squeeze(-1)
+    let position = mlx::random::categorical(&logits, -1, &key).cast(Dtype::U32);
+    ids.take_along_axis(&position.expand_dims(&[-1]), -1).squeeze(&[-1])
 }
 
 /// Which of the candidates, best first, may be drawn. The best one always may.
 fn keep(sampling: &Sampling, probabilities: &Array) -> Array {
-    let before = &probabilities.cumsum(-1, false, true) - probabilities;
-    let best = probabilities.slice_axis(-1, 0, 1);
+    let before = probabilities.cumsum_before(-1);
+    let best = probabilities.narrow(-1, 0, 1);
     let likely = probabilities.greater_equal(&(&best * sampling.min_p.clamp(0.0, 1.0)));
     if sampling.top_p >= 1.0 {
         return likely;
     }
-    let inside = before.less(&Array::scalar(sampling.top_p.max(0.0)));
-    let first = before.less_equal(&Array::scalar(0.0f32));
+    let inside = before.less(&limit(sampling.top_p.max(0.0)));
+    let first = before.less_equal(&limit(0.0));
     inside.logical_or(&first).logical_and(&likely)
+}
+
+fn limit(value: f32) -> Array {
+    Array::scalar(f64::from(value), Dtype::F32)
 }
 
 /// The `count` largest of `logits` [1, n], best first: ids u32 [1, count] and values.
@@ -44,14 +53,14 @@ fn best(logits: &Array, count: usize) -> (Array, Array) {
     let size = logits.shape()[1] as usize;
     let negated = -logits;
     let ids = if count < size {
-        let part = negated.argpartition(count as i32 - 1, -1).slice_axis(-1, 0, count as i32);
+        let part = negated.argpartition(count as i32 - 1, -1).narrow(-1, 0, count as i32);
         let order = negated.take_along_axis(&part, -1).argsort(-1);
         part.take_along_axis(&order, -1)
     } else {
         negated.argsort(-1)
     };
     let values = logits.take_along_axis(&ids, -1);
-    (ids.astype(Dtype::U32), values)
+    (ids.cast(Dtype::U32), values)
 }
 
 /// What a request that asked for log-probabilities gets with a token: arrays still to be computed.
@@ -64,9 +73,9 @@ pub(crate) struct Logprobs {
 
 impl Logprobs {
     pub fn new(logits: &Array, token: &Array, alternatives: u8) -> Logprobs {
-        let logits = logits.astype(Dtype::F32);
-        let all = &logits - &logits.logsumexp(-1, true);
-        let chosen = all.take_along_axis(&token.expand_dims(-1), -1).squeeze(-1);
+        let logits = logits.cast(Dtype::F32);
+        let all = &logits - &logits.logsumexp(&[-1], true);
+        let chosen = all.take_along_axis(&token.expand_dims(&[-1]), -1).squeeze(&[-1]);
         let count = usize::from(alternatives).min(all.shape()[1] as usize);
         Logprobs { chosen, top: (count > 0).then(|| best(&all, count)) }
     }

@@ -2,13 +2,12 @@
 
 use std::time::Instant;
 
-use protocol::{FinishReason, Options, RequestId, Usage};
+use protocol::{FinishReason, Options, Usage};
 
 use crate::output::Output;
 use crate::sampling::Sampling;
 
 pub(crate) struct Sequence<Slot> {
-    pub id: RequestId,
     /// The prompt, then what was generated and read; never an end token.
     pub tokens: Vec<u32>,
     pub prompt_tokens: usize,

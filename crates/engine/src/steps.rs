@@ -32,6 +32,8 @@ pub(crate) struct Steps<E: Executor> {
     under_way: Option<UnderWay<E::Ticket>>,
     /// Seeds of requests that name none.
     seeds: u64,
+    /// Tokens that end a reply.
+    ends: Vec<u32>,
 }
 
 struct UnderWay<Ticket> {
@@ -75,6 +77,7 @@ impl<E: Executor> Engine for Steps<E> {
 
 impl<E: Executor> Steps<E> {
     pub fn new(executor: E, text: Rc<Text>, context_tokens_max: usize, seed: u64) -> Steps<E> {
+        let text_ends = text.ends().to_vec();
         Steps {
             executor,
             text,
@@ -84,7 +87,13 @@ impl<E: Executor> Steps<E> {
             sequences: HashMap::new(),
             under_way: None,
             seeds: seed,
+            ends: text_ends,
         }
+    }
+
+    /// No token ends a reply.
+    pub fn ignore_ends(&mut self) {
+        self.ends.clear();
     }
 
     #[cfg(test)]
@@ -118,7 +127,6 @@ impl<E: Executor> Steps<E> {
         }
         self.seeds = self.seeds.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let sequence = Sequence {
-            id: request.id,
             prompt_tokens: tokens.len(),
             draws_max: sequence::draws_max(&request.options, tokens.len(), context),
             tokens,
@@ -219,7 +227,7 @@ impl<E: Executor> Steps<E> {
                 (sequence.prompt_tokens as u32, sequence.cached_tokens as u32);
             out.send(id, Event::PromptRead { prompt_tokens, cached_tokens });
         }
-        if self.text.ends().contains(&drawn.token) {
+        if self.ends.contains(&drawn.token) {
             let delta = sequence.output.finish();
             return self.finish(id, delta, FinishReason::Stop, None, out);
         }

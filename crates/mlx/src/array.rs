@@ -3,7 +3,7 @@
 use crate::device::stream_for;
 use crate::ffi::{Functions, mlx_array, mlx_vector_array};
 use crate::open::library;
-use crate::{Dtype, Element, EvalError, cpu, error};
+use crate::{Dtype, Element, EvalError, cpu, error, meter};
 use half::{bf16, f16};
 use std::ffi::c_void;
 use std::fmt;
@@ -41,7 +41,7 @@ fn evaluate(arrays: &[&Array], which: fn(&Functions) -> Evaluate) -> Result<(), 
     let f = functions();
     let vector = Vector::of(f, arrays);
     // SAFETY: the vector holds references of its own and lives for the call.
-    match unsafe { which(f)(vector.raw) } {
+    match meter::inside(|| unsafe { which(f)(vector.raw) }) {
         0 => Ok(()),
         _ => Err(EvalError::from_last_message()),
     }
@@ -220,6 +220,20 @@ impl Array {
     }
 }
 
+impl From<f32> for Array {
+    #[track_caller]
+    fn from(value: f32) -> Array {
+        Array::from_slice(&[value], &[])
+    }
+}
+
+impl From<i32> for Array {
+    #[track_caller]
+    fn from(value: i32) -> Array {
+        Array::from_slice(&[value], &[])
+    }
+}
+
 impl Clone for Array {
     fn clone(&self) -> Array {
         let f = functions();
@@ -239,7 +253,7 @@ impl Clone for Array {
 impl Drop for Array {
     fn drop(&mut self) {
         // SAFETY: the handle is ours and freed once.
-        unsafe { (functions().mlx_array_free)(self.raw) };
+        meter::inside(|| unsafe { (functions().mlx_array_free)(self.raw) });
     }
 }
 

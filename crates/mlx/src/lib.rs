@@ -19,6 +19,7 @@ pub mod fast;
 mod ffi;
 pub mod kernel;
 pub mod memory;
+pub mod meter;
 mod open;
 mod ops;
 pub mod random;

@@ -23,7 +23,7 @@ pub use shape::{Pad, concatenate, stack};
 use crate::array::Vector;
 use crate::device::stream_for;
 use crate::ffi::{Functions, mlx_array, mlx_stream, mlx_vector_array};
-use crate::{Array, error};
+use crate::{Array, error, meter};
 use std::ffi::CString;
 
 /// `op!(mlx_add, [a, b], a.raw(), b.raw())`: one result. The stream is appended.
@@ -56,7 +56,7 @@ pub(crate) fn one(
 ) -> Array {
     let (f, stream) = stream_for(name(function), inputs);
     let mut raw = mlx_array::NULL;
-    if call(f, &mut raw, stream) != 0 {
+    if meter::inside(|| call(f, &mut raw, stream)) != 0 {
         error::fail(name(function), inputs, error::take_message());
     }
     // SAFETY: the call succeeded, so it put a new reference there.
@@ -71,7 +71,7 @@ pub(crate) fn many(
 ) -> Vec<Array> {
     let (f, stream) = stream_for(name(function), inputs);
     let mut results = Vector::empty(f);
-    if call(f, &mut results.raw, stream) != 0 {
+    if meter::inside(|| call(f, &mut results.raw, stream)) != 0 {
         error::fail(name(function), inputs, error::take_message());
     }
     results.arrays()

@@ -1,0 +1,242 @@
+//! The executor that runs a model: feeds become one flat batch, the last rows become logits, logits become tokens, and
+//! all of it is only dispatched; `collect` is the one place that waits.
+//!
+//! Graph operations unwind when they fail; each step catches that once. After a failure the slots of the step are
+//! useless and the caller closes them.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use mlx::{Array, Dtype};
+use models::{Batch, Memory, Model, Slot};
+use protocol::{Failure, FailureKind, MemoryReport, TokenChoice, TokenLogprob};
+
+use crate::executor::{Drawn, Executor, Feed, Input};
+use crate::sampler::{self, Logprobs};
+
+/// Steps between two returns of the allocator's free buffers to the system. Price: a slower step.
+const STEPS_PER_CLEARING: u32 = 256;
+
+pub(crate) struct Forward {
+    model: Box<dyn Model>,
+    memory: Memory,
+    /// What each slot drew last: a row of that step's tokens.
+    last: HashMap<Slot, (Rc<Array>, usize)>,
+    steps: u32,
+}
+
+pub(crate) struct Ticket {
+    /// u32, one for each draw.
+    tokens: Rc<Array>,
+    logprobs: Vec<Option<Logprobs>>,
+}
+
+impl Forward {
+    pub fn new(model: Box<dyn Model>) -> Forward {
+        let memory = model.memory();
+        Forward { model, memory, last: HashMap::new(), steps: 0 }
+    }
+
+    fn step(&mut self, feeds: &[Feed<Slot>]) -> Result<Ticket, Failure> {
+        let lengths: Vec<(Slot, usize)> =
+            feeds.iter().map(|feed| (feed.slot, rows(&feed.input))).collect();
+        let batch = Batch::new(self.tokens(feeds), &lengths, &self.memory);
+        let hidden = self.model.forward(&batch, &mut self.memory);
+        let drawing: Vec<&Feed<Slot>> = feeds.iter().filter(|feed| feed.draw.is_some()).collect();
+        if drawing.is_empty() {
+            // A chunk in the middle of a prompt: computed now, so that its activations are gone before the next.
+            let state: Vec<Array> =
+                feeds.iter().flat_map(|feed| self.memory.arrays(feed.slot)).collect();
+            mlx::eval(&state.iter().collect::<Vec<_>>()).map_err(failed_eval)?;
+            mlx::memory::clear_cache();
+            return Ok(Ticket { tokens: Rc::new(hidden), logprobs: Vec::new() });
+        }
+        let logits = self.model.logits(&last_rows(&hidden, feeds));
+        let ticket = draw_all(&logits, &drawing);
+        mlx::async_eval(&ticket.arrays()).map_err(failed_eval)?;
+        for (row, feed) in drawing.iter().enumerate() {
+            self.last.insert(feed.slot, (Rc::clone(&ticket.tokens), row));
+        }
+        Ok(ticket)
+    }
+
+    /// All feeds' tokens in one array.
+    fn tokens(&self, feeds: &[Feed<Slot>]) -> Array {
+        if let Some(tokens) = self.same_rows_again(feeds) {
+            return tokens;
+        }
+        let parts: Vec<Array> = feeds
+            .iter()
+            .map(|feed| match &feed.input {
+                Input::Tokens(tokens) => Array::from_slice(tokens, &[tokens.len() as i32]),
+                Input::Previous => {
+                    let (tokens, row) = &self.last[&feed.slot];
+                    tokens.narrow(0, *row as i32, *row as i32 + 1)
+                }
+            })
+            .collect();
+        match &parts[..] {
+            [one] => one.clone(),
+            many => mlx::concatenate(&many.iter().collect::<Vec<_>>(), 0),
+        }
+    }
+
+    /// The common step: everybody of the last step, in the same order, and nobody else.
+    fn same_rows_again(&self, feeds: &[Feed<Slot>]) -> Option<Array> {
+        let (first, _) = self.last.get(&feeds.first()?.slot)?;
+        let same = feeds.iter().enumerate().all(|(index, feed)| {
+            feed.input == Input::Previous
+                && self
+                    .last
+                    .get(&feed.slot)
+                    .is_some_and(|(tokens, row)| Rc::ptr_eq(tokens, first) && *row == index)
+        });
+        (same && first.shape()[0] as usize == feeds.len()).then(|| (**first).clone())
+    }
+}
+
+impl Executor for Forward {
+    type Slot = Slot;
+    type Ticket = Ticket;
+
+    fn open(&mut self) -> Slot {
+        self.memory.open()
+    }
+
+    fn close(&mut self, slot: Slot) {
+        self.last.remove(&slot);
+        self.memory.close(slot);
+    }
+
+    fn length(&self, slot: Slot) -> usize {
+        self.memory.length(slot)
+    }
+
+    fn rewind(&mut self, slot: Slot, length: usize) {
+        self.last.remove(&slot);
+        self.memory.rewind(slot, length);
+    }
+
+    fn fork(&mut self, slot: Slot, length: usize) -> Slot {
+        self.memory.fork(slot, length)
+    }
+
+    fn dispatch(&mut self, feeds: &[Feed<Slot>]) -> Result<Ticket, Failure> {
+        self.steps = (self.steps + 1) % STEPS_PER_CLEARING;
+        if self.steps == 0 {
+            mlx::memory::clear_cache();
+        }
+        mlx::catch(|| self.step(feeds)).map_err(|error| Failure::internal(error.to_string()))?
+    }
+
+    fn collect(&mut self, ticket: Ticket) -> Result<Vec<Drawn>, Failure> {
+        if ticket.logprobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tokens: Vec<u32> = ticket.tokens.to_vec().map_err(failed_eval)?;
+        let with_logprobs = tokens.into_iter().zip(&ticket.logprobs).map(|(token, logprobs)| {
+            let logprob =
+                logprobs.as_ref().map(|logprobs| read_logprobs(token, logprobs)).transpose()?;
+            Ok(Drawn { token, logprob })
+        });
+        with_logprobs.collect()
+    }
+
+    fn memory(&self) -> MemoryReport {
+        MemoryReport {
+            active_bytes: mlx::memory::active_bytes() as u64,
+            cache_bytes: mlx::memory::cache_bytes() as u64,
+            peak_bytes: mlx::memory::peak_bytes() as u64,
+        }
+    }
+}
+
+impl Ticket {
+    fn arrays(&self) -> Vec<&Array> {
+        let logprobs = self.logprobs.iter().flatten();
+        let parts = logprobs.flat_map(|l| {
+            std::iter::once(&l.chosen).chain(l.top.iter().flat_map(|(ids, values)| [ids, values]))
+        });
+        std::iter::once(&*self.tokens).chain(parts).collect()
+    }
+}
+
+fn rows(input: &Input) -> usize {
+    match input {
+        Input::Tokens(tokens) => tokens.len(),
+        Input::Previous => 1,
+    }
+}
+
+/// The hidden states from which tokens are drawn, `[draws, hidden]`.
+fn last_rows(hidden: &Array, feeds: &[Feed<Slot>]) -> Array {
+    let mut end = 0;
+    let mut wanted = Vec::with_capacity(feeds.len());
+    for feed in feeds {
+        end += rows(&feed.input) as i32;
+        if feed.draw.is_some() {
+            wanted.push(end - 1);
+        }
+    }
+    match wanted[..] {
+        _ if wanted.len() == hidden.shape()[0] as usize => hidden.clone(),
+        [row] => hidden.narrow(0, row, row + 1),
+        _ => hidden.take(&Array::from_slice(&wanted, &[wanted.len() as i32]), 0),
+    }
+}
+
+/// `logits` has a row for each of `feeds`, which all draw.
+fn draw_all(logits: &Array, feeds: &[&Feed<Slot>]) -> Ticket {
+    let draws = || feeds.iter().filter_map(|feed| feed.draw.as_ref());
+    let row = |index: usize| match feeds.len() {
+        1 => logits.clone(),
+        _ => logits.narrow(0, index as i32, index as i32 + 1),
+    };
+    let tokens = if draws().all(|draw| draw.sampling.is_greedy()) {
+        sampler::greedy(logits)
+    } else {
+        let parts: Vec<Array> = draws()
+            .enumerate()
+            .map(|(index, draw)| sampler::draw(&draw.sampling, &row(index), draw.index))
+            .collect();
+        match &parts[..] {
+            [one] => one.clone(),
+            many => mlx::concatenate(&many.iter().collect::<Vec<_>>(), 0),
+        }
+    };
+    let logprobs = draws()
+        .enumerate()
+        .map(|(index, draw)| {
+            let token = tokens.narrow(0, index as i32, index as i32 + 1);
+            draw.logprobs.map(|alternatives| Logprobs::new(&row(index), &token, alternatives))
+        })
+        .collect();
+    Ticket { tokens: Rc::new(tokens.cast(Dtype::U32)), logprobs }
+}
+
+fn read_logprobs(token: u32, logprobs: &Logprobs) -> Result<TokenLogprob, Failure> {
+    let choice = |id, logprob| TokenChoice { id, logprob, bytes: Vec::new() };
+    let chosen: Vec<f32> = logprobs.chosen.to_vec().map_err(failed_eval)?;
+    let top = match &logprobs.top {
+        None => Vec::new(),
+        Some((ids, values)) => {
+            let ids: Vec<u32> = ids.to_vec().map_err(failed_eval)?;
+            let values: Vec<f32> = values.to_vec().map_err(failed_eval)?;
+            ids.into_iter().zip(values).map(|(id, value)| choice(id, value)).collect()
+        }
+    };
+    Ok(TokenLogprob { chosen: choice(token, chosen.first().copied().unwrap_or(f32::NAN)), top })
+}
+
+/// Lack of memory is no bug; anything else that fails while computing is.
+fn failed_eval(error: mlx::EvalError) -> Failure {
+    tracing::error!(%error, "a step failed");
+    if let mlx::EvalError::OutOfMemory(_) = error {
+        return Failure::new(FailureKind::NoRoom, "the device ran out of memory during a step")
+            .hint(
+                "use a shorter context (`num_ctx`), a smaller quantisation, or stop another model",
+            );
+    }
+    Failure::internal("the device reported an error during a step")
+        .hint("see the server's log for its words")
+}

@@ -1,0 +1,86 @@
+//! From a model's files to an engine that serves it.
+
+use std::rc::Rc;
+
+use models::Weights;
+use protocol::{Engine, Failure, FailureKind, LoadModel, LoadedModel, ModelFiles};
+use text::Text;
+
+use crate::forward::Forward;
+use crate::steps::Steps;
+
+/// Opens MLX, the tokenizer and the weights. `seed` starts the randomness of requests that name no seed; `progress` is told
+/// (done, all) bytes of weights.
+pub fn load(
+    job: &LoadModel,
+    seed: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(LoadedModel, Box<dyn Engine>), Failure> {
+    let (loaded, steps) = steps(job, seed, progress)?;
+    Ok((loaded, Box::new(steps)))
+}
+
+/// The same, but no token ends a reply: random weights would end a measurement at a random place.
+pub(crate) fn load_for_measuring(
+    job: &LoadModel,
+) -> Result<(LoadedModel, Box<dyn Engine>), Failure> {
+    let (loaded, mut steps) = steps(job, 0, &mut |_, _| {})?;
+    steps.ignore_ends();
+    Ok((loaded, Box::new(steps)))
+}
+
+fn steps(
+    job: &LoadModel,
+    seed: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(LoadedModel, Steps<Forward>), Failure> {
+    mlx::open().map_err(|error| failure(FailureKind::Environment, &error.to_string()))?;
+    let text = Rc::new(Text::load(&job.model.files)?);
+    let (config, weights) = read_files(&job.model)?;
+    let total = weights.bytes() as u64;
+    progress(0, total);
+    let architecture =
+        models::architecture(&config).map_err(|error| bad_model(&job.model, &error))?;
+    let model = models::load(&config, weights).map_err(|error| bad_model(&job.model, &error))?;
+    progress(total, total);
+    let context = job
+        .context_tokens_max
+        .map_or(model.context_max(), |wanted| model.context_max().min(wanted as usize));
+    let loaded = LoadedModel {
+        architecture,
+        context_tokens_max: context as u32,
+        device: mlx::device().to_string(),
+        memory_bytes: mlx::memory::active_bytes() as u64,
+    };
+    Ok((loaded, Steps::new(Forward::new(model), text, context, seed)))
+}
+
+fn read_files(model: &ModelFiles) -> Result<(String, Weights), Failure> {
+    let path = model.files.get("config.json").ok_or_else(|| {
+        Failure::new(FailureKind::BadModel, format!("`{}` has no `config.json`", model.name))
+            .hint("create it again from a whole directory")
+    })?;
+    let config = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(
+            FailureKind::BadModel,
+            format!("cannot read `config.json` of `{}`: {error}", model.name),
+        )
+    })?;
+    let weights = Weights::from_files(&model.tensors).map_err(|error| bad_model(model, &error))?;
+    Ok((config, weights))
+}
+
+fn bad_model(model: &ModelFiles, error: &models::Error) -> Failure {
+    let mut failure =
+        failure(FailureKind::BadModel, &format!("cannot load `{}`: {error}", model.name));
+    failure.hint = error.hint().or(failure.hint);
+    failure
+}
+
+/// Texts of MLX carry their hint in a second line.
+fn failure(kind: FailureKind, text: &str) -> Failure {
+    match text.split_once("\nhint: ") {
+        Some((message, hint)) => Failure::new(kind, message).hint(hint),
+        None => Failure::new(kind, text),
+    }
+}

@@ -1,0 +1,153 @@
+//! What a step costs: the same loop that serves requests, with a clock around it. Time inside libmlxc is told apart from
+//! our own by MLX's meter; what is left is batcher, sampler's bookkeeping, text and events.
+
+use std::time::{Duration, Instant};
+
+use protocol::{
+    Engine, Event, Failure, Format, Input, LoadModel, Options, Outbox, Request, RequestId, Think,
+    Work,
+};
+
+use crate::load;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Exercise {
+    pub prompt_tokens: usize,
+    /// Tokens decoded by each sequence.
+    pub decode_tokens: usize,
+    /// Sequences that run at once, with different prompts.
+    pub sequences: usize,
+    /// 0: greedy.
+    pub temperature: f32,
+}
+
+/// One round of an exercise.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Of all sequences together.
+    pub prompt_tokens: usize,
+    pub prefill: Duration,
+    pub first_token: Duration,
+    pub decode_steps: usize,
+    pub decode: Duration,
+    /// Of `decode`, what was spent inside libmlxc, and in how many calls.
+    pub decode_inside_mlx: Duration,
+    pub decode_mlx_calls: u64,
+    pub peak_bytes: u64,
+}
+
+impl Measured {
+    pub fn prefill_tokens_per_second(&self) -> f64 {
+        self.prompt_tokens as f64 / self.prefill.as_secs_f64()
+    }
+
+    /// Of one sequence.
+    pub fn decode_steps_per_second(&self) -> f64 {
+        self.decode_steps as f64 / self.decode.as_secs_f64()
+    }
+
+    /// Ours, in each decode step.
+    pub fn own_per_step(&self) -> Duration {
+        self.decode.saturating_sub(self.decode_inside_mlx) / self.decode_steps.max(1) as u32
+    }
+}
+
+/// A loaded model to measure again and again.
+pub struct Bench {
+    engine: Box<dyn Engine>,
+    rounds: u64,
+}
+
+impl Bench {
+    pub fn load(job: &LoadModel) -> Result<Bench, Failure> {
+        let (_, engine) = load::load_for_measuring(job)?;
+        Ok(Bench { engine, rounds: 0 })
+    }
+
+    pub fn round(&mut self, exercise: Exercise) -> Result<Measured, Failure> {
+        let mut tally = Tally::default();
+        let base = self.rounds * 1000;
+        self.rounds += 1;
+        for index in 0..exercise.sequences as u64 {
+            self.engine.submit(request(base + index, exercise), &mut tally);
+        }
+        mlx::memory::reset_peak();
+        let start = Instant::now();
+        // Prompts and first tokens.
+        while tally.started < exercise.sequences && self.engine.step(&mut tally) == Work::More {
+            tally.refused()?;
+        }
+        let prefill = start.elapsed();
+        let start = Instant::now();
+        mlx::meter::start();
+        let mut steps = 0;
+        while self.engine.step(&mut tally) == Work::More {
+            steps += 1;
+        }
+        let decode = start.elapsed();
+        let inside = mlx::meter::stop();
+        tally.refused()?;
+        Ok(Measured {
+            prompt_tokens: tally.prompt_tokens,
+            prefill,
+            first_token: prefill,
+            decode_steps: steps,
+            decode,
+            decode_inside_mlx: inside.time,
+            decode_mlx_calls: inside.calls,
+            peak_bytes: self.engine.memory().peak_bytes,
+        })
+    }
+}
+
+/// Prompts differ from the first token on, so that no round finds another's past in the cache.
+fn request(id: u64, exercise: Exercise) -> Request {
+    let letters = |number: u64| -> String {
+        number.to_string().chars().map(|digit| (b'a' + digit as u8 - b'0') as char).collect()
+    };
+    let prompt = letters(id) + &" a".repeat(exercise.prompt_tokens);
+    Request {
+        id: RequestId(id),
+        input: Input::Raw { prompt },
+        options: Options {
+            num_predict: Some(exercise.decode_tokens as i64),
+            temperature: Some(exercise.temperature),
+            seed: Some(1),
+            ..Options::default()
+        },
+        format: Format::Free,
+        think: Think::Unset,
+        logprobs: None,
+        render_only: false,
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    started: usize,
+    prompt_tokens: usize,
+    failure: Option<Failure>,
+}
+
+impl Tally {
+    fn refused(&mut self) -> Result<(), Failure> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+}
+
+impl Outbox for Tally {
+    fn send(&mut self, _: RequestId, event: Event) {
+        match event {
+            Event::PromptRead { prompt_tokens, .. } => {
+                self.started += 1;
+                self.prompt_tokens += prompt_tokens as usize;
+            }
+            Event::Failed(failure) => self.failure = Some(failure),
+            _ => {}
+        }
+    }
+
+    fn ready(&self, _: RequestId) -> bool {
+        true
+    }
+}
