@@ -1,6 +1,8 @@
 //! Tokenizers against the Python package `tokenizers` (`tests/reference/make.py`), against the ids of the reference
 //! checkpoints, and against files that are none.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -182,6 +184,25 @@ fn reference_prompts_have_their_ids() {
         }
     }
     assert!(prompts > 180 && items > 15, "only {prompts} prompts and {items} items");
+}
+
+#[test]
+fn the_model_that_comes_with_the_program_loads() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pocket");
+    let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap());
+    let files = files.map(|file| (file.file_name().into_string().unwrap(), file.path())).collect();
+    let pocket = Text::load(&files).unwrap();
+    assert!(!pocket.ends().is_empty() && pocket.template().is_some());
+    for text in reference("corpus.json").as_object().unwrap().values().filter_map(Value::as_str) {
+        let ids = pocket.encode_prompt(text, PromptKind::Plain).unwrap();
+        // It composes accents, as many do.
+        if text.is_ascii() {
+            assert_eq!(pocket.tokenizer().decode(&ids, Specials::Show), text);
+        }
+    }
+    let sentence =
+        pocket.encode_prompt("The small cat sees a golden garden.", PromptKind::Plain).unwrap();
+    assert!(sentence.len() <= 16, "{sentence:?}");
 }
 
 #[test]

@@ -28,13 +28,13 @@ fn template(source: &str) -> Result<ChatTemplate> {
 }
 
 fn source(name: &str) -> String {
-    match name.strip_prefix("arch/") {
-        Some(fixture) => {
-            let path = format!("../../../../testdata/arch/{fixture}/tokenizer_config.json");
-            json(reference(&path))["chat_template"].as_str().unwrap().to_owned()
-        }
-        None => std::fs::read_to_string(reference("templates").join(name)).unwrap(),
-    }
+    let config = match name.split_once('/') {
+        Some(("arch", fixture)) => format!("../../../../testdata/arch/{fixture}"),
+        Some(_) => format!("../../../../{name}"),
+        None => return std::fs::read_to_string(reference("templates").join(name)).unwrap(),
+    };
+    let config = json(reference(&config).join("tokenizer_config.json"));
+    config["chat_template"].as_str().unwrap().to_owned()
 }
 
 fn parts<T: serde::de::DeserializeOwned + Default>(conversation: &Json, name: &str) -> T {

@@ -4,7 +4,8 @@
 python3 -m venv VENV && VENV/bin/pip install transformers==5.23.0 jinja2 tokenizers
 VENV/bin/python crates/text/tests/reference/make.py
 
-templates.json: every conversation through every template, those of testdata/arch and those in templates/.
+templates.json: every conversation through every template, those of testdata/arch, pocket's
+and those in templates/.
 tokens.json: the ids of corpus.json's texts under every tokenizer of testdata/arch/_tokenizers.
 """
 
@@ -18,7 +19,8 @@ from tokenizers import __version__ as tokenizers_version
 from transformers import __version__ as transformers_version
 
 HERE = pathlib.Path(__file__).parent
-ARCH = HERE.parents[3] / "testdata" / "arch"
+ROOT = HERE.parents[3]
+ARCH = ROOT / "testdata" / "arch"
 NAMED = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 
 
@@ -37,6 +39,7 @@ def templates():
         source = json.loads(path.read_text()).get("chat_template")
         if source is not None and source not in found.values():
             found[f"arch/{path.parent.name}"] = source
+    found["models/pocket"] = json.loads((ROOT / "models/pocket/tokenizer_config.json").read_text())["chat_template"]
     for path in sorted((HERE / "templates").glob("*.jinja")):
         found[path.name] = path.read_text()
     return found
