@@ -7,12 +7,23 @@
 #![allow(unsafe_code)]
 
 mod element;
+mod gather;
 pub mod isa;
 pub mod pool;
+mod quantized;
+mod rows;
+mod scratch;
+mod simd;
 
 pub use element::{Element, Floats, FloatsMut};
+pub use gather::Gather;
 pub use isa::Isa;
 pub use pool::Pool;
+pub use quantized::{
+    Kind, QuantizedMatrix, Scales, e4m3, e8m0, gathered_quantized_product, quantized_product,
+    quantized_products,
+};
+pub use rows::{Rows, RowsMut};
 
 /// What a kernel runs on.
 #[derive(Clone, Copy)]

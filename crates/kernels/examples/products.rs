@@ -1,0 +1,151 @@
+//! How fast the products are on this machine, beside a plain read of the same bytes by the same threads.
+//!
+//! `cargo run --release -p kernels --example products [-- <filter>]`; `OLLMLX_CPU_ISA` and `OLLMLX_NUM_THREADS` apply.
+//! Weights are taken in turn from a buffer larger than the caches. Each figure is the best of some rounds, in which
+//! the read and the products alternate; on a shared machine trust the ratios, not the times.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use half::bf16;
+use kernels::{Cpu, Floats, FloatsMut, Kind, QuantizedMatrix, Rows, RowsMut, quantized_product};
+
+/// More than any last-level cache we have seen shared by few cores.
+const WEIGHT_BYTES: usize = 512 << 20;
+
+/// Names with output and input widths: Qwen3-0.6B's and Qwen3-4B's shapes.
+const SHAPES: [(&str, usize, usize); 5] = [
+    ("0.6B qkv", 4096, 1024),
+    ("0.6B gate+up", 6144, 1024),
+    ("0.6B down", 1024, 3072),
+    ("4B gate+up", 19_456, 2560),
+    ("0.6B head", 151_936, 1024),
+];
+
+const KINDS: [(&str, Kind); 11] = [
+    ("4-bit g64", Kind::Affine { bits: 4, group: 64 }),
+    ("4-bit g32", Kind::Affine { bits: 4, group: 32 }),
+    ("8-bit g64", Kind::Affine { bits: 8, group: 64 }),
+    ("8-bit g32", Kind::Affine { bits: 8, group: 32 }),
+    ("2-bit g64", Kind::Affine { bits: 2, group: 64 }),
+    ("3-bit g64", Kind::Affine { bits: 3, group: 64 }),
+    ("5-bit g64", Kind::Affine { bits: 5, group: 64 }),
+    ("6-bit g64", Kind::Affine { bits: 6, group: 64 }),
+    ("mxfp4", Kind::Mxfp4),
+    ("mxfp8", Kind::Mxfp8),
+    ("nvfp4", Kind::Nvfp4),
+];
+
+fn main() {
+    let filter: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |name: &str| filter.is_empty() || filter.iter().any(|f| name.contains(f.as_str()));
+    let cpu = Cpu::current();
+    println!("{}, {} threads", cpu.isa.name(), cpu.pool.threads());
+    println!(
+        "{:<14} {:<10} {:>5} {:>10} {:>8} {:>8} {:>9}",
+        "shape", "kind", "rows", "µs", "GB/s", "of read", "GFLOP/s"
+    );
+    let memory = Memory::new();
+    for (shape, n, k) in SHAPES {
+        for (name, kind) in KINDS {
+            for rows in [1, 2, 4, 8, 16, 64, 512] {
+                if wanted(&format!("{shape}/{name}/{rows}/")) {
+                    quantized(&cpu, &memory, (shape, n, k), (name, kind), rows);
+                }
+            }
+        }
+    }
+}
+
+/// Bytes that serve as any weights.
+struct Memory {
+    codes: Vec<u8>,
+    floats: Vec<bf16>,
+    bytes: Vec<u8>,
+}
+
+impl Memory {
+    fn new() -> Memory {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as u8
+        };
+        Memory {
+            codes: (0..WEIGHT_BYTES).map(|_| next() & 0xbf).collect(),
+            floats: (0..WEIGHT_BYTES / 16).map(|_| bf16::from_f32(0.01)).collect(),
+            bytes: (0..WEIGHT_BYTES / 8).map(|_| 120).collect(),
+        }
+    }
+
+    fn matrix(&self, kind: Kind, (n, k): (usize, usize), turn: usize) -> QuantizedMatrix<'_> {
+        let (codes, scales) = (n * k * kind.bits() / 8, n * k / kind.group());
+        let turn = turn % (WEIGHT_BYTES / codes).min(self.floats.len() / scales);
+        let codes = &self.codes[turn * codes..][..codes];
+        let range = turn * scales..(turn + 1) * scales;
+        match kind {
+            Kind::Affine { bits, group } => {
+                let floats = Floats::Bf16(&self.floats[range]);
+                QuantizedMatrix::affine(bits, group, (n, k), codes, floats, floats)
+            }
+            kind => QuantizedMatrix::floats(kind, (n, k), codes, &self.bytes[range], None),
+        }
+    }
+}
+
+fn quantized(
+    cpu: &Cpu<'_>,
+    memory: &Memory,
+    (shape, n, k): (&str, usize, usize),
+    (name, kind): (&str, Kind),
+    rows: usize,
+) {
+    let scale_bytes = if matches!(kind, Kind::Affine { .. }) { 4 } else { 1 };
+    let bytes = n * k * kind.bits() / 8 + n * k / kind.group() * scale_bytes;
+    let x: Vec<bf16> =
+        (0..rows * k).map(|i| bf16::from_f32((i % 97) as f32 / 50.0 - 1.0)).collect();
+    let mut y = vec![bf16::ZERO; rows * n];
+    let (mut read, mut product) = (f64::MAX, f64::MAX);
+    let calls = (40_000_000 / (bytes + n * k * rows / 16)).clamp(1, 40);
+    let mut turn = 0;
+    for _ in 0..7 {
+        read = read.min(time(calls, || {
+            turn += 1;
+            let start = turn * bytes % (WEIGHT_BYTES - bytes);
+            plain_read(cpu, &memory.codes[start..][..bytes]);
+        }));
+        product = product.min(time(calls, || {
+            turn += 1;
+            let x = Rows::new(Floats::Bf16(&x), rows, k);
+            let y = RowsMut::new(FloatsMut::Bf16(&mut y), rows, n);
+            quantized_product(cpu, &x, &memory.matrix(kind, (n, k), turn), y);
+        }));
+    }
+    println!(
+        "{shape:<14} {name:<10} {rows:>5} {:>10.1} {:>8.2} {:>7.0}% {:>9.1}",
+        product * 1e6,
+        bytes as f64 / product / 1e9,
+        read / product * 100.0,
+        2.0 * (n * k * rows) as f64 / product / 1e9
+    );
+}
+
+/// Seconds for one of `calls` calls.
+fn time(calls: usize, mut f: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    (0..calls).for_each(|_| f());
+    start.elapsed().as_secs_f64() / calls as f64
+}
+
+/// What the machine can do at best: every cache line is loaded, one addition for each 64 bytes or so.
+fn plain_read(cpu: &Cpu<'_>, bytes: &[u8]) {
+    cpu.pool.run_ranges(bytes.len(), 64 << 10, &|range| {
+        let mut sums = [0u64; 32];
+        for chunk in bytes[range].as_chunks::<256>().0 {
+            for (sum, word) in sums.iter_mut().zip(chunk.as_chunks::<8>().0) {
+                *sum = sum.wrapping_add(u64::from_ne_bytes(*word));
+            }
+        }
+        black_box(sums);
+    });
+}

@@ -1,0 +1,118 @@
+//! How each kind of weight turns packed bits into codes: bytes 0 to `MAX`, four products to a lane.
+//!
+//! A vector of packed bytes gives one to four vectors of codes, the *planes*: with two codes to a byte the low halves
+//! are one plane and the high halves another. Activations are laid out in the same order ([`super::activations`]),
+//! so no shuffling is needed. A weight is `scale * (code - OFFSET) + bias`.
+
+use crate::simd::{Simd, spread_reads};
+
+#[allow(clippy::missing_safety_doc)]
+pub(crate) trait Codec: 'static {
+    const BITS: usize;
+    const PLANES: usize;
+    /// The largest code.
+    const MAX: usize;
+    const OFFSET: f32 = 0.0;
+    /// The smallest group it comes with.
+    const GROUP_MIN: usize = 32;
+
+    /// Codes in one vector's planes.
+    fn block<V: Simd>() -> usize {
+        V::BYTES * Self::PLANES
+    }
+    /// Bytes that `unpack` may read.
+    fn reads<V: Simd>() -> usize {
+        V::BYTES
+    }
+    /// # Safety
+    /// `p` is good for `reads` bytes.
+    unsafe fn unpack<V: Simd>(p: *const u8) -> [V::B; 4];
+}
+
+pub(crate) struct Bits2;
+pub(crate) struct Bits4;
+pub(crate) struct Bits8;
+/// 3, 5 and 6 bits: codes run over byte boundaries.
+pub(crate) struct Odd<const BITS: usize>;
+/// 4-bit floats, as twice their value plus 12.
+pub(crate) struct Float4;
+
+impl Codec for Bits2 {
+    const BITS: usize = 2;
+    const PLANES: usize = 4;
+    const MAX: usize = 3;
+    #[inline(always)]
+    unsafe fn unpack<V: Simd>(p: *const u8) -> [V::B; 4] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (v, mask) = (V::load_bytes(p), V::splat_byte(3));
+            [
+                V::and(v, mask),
+                V::and(V::shift_right::<2>(v), mask),
+                V::and(V::shift_right::<4>(v), mask),
+                V::and(V::shift_right::<6>(v), mask),
+            ]
+        }
+    }
+}
+
+impl Codec for Bits4 {
+    const BITS: usize = 4;
+    const PLANES: usize = 2;
+    const MAX: usize = 15;
+    #[inline(always)]
+    unsafe fn unpack<V: Simd>(p: *const u8) -> [V::B; 4] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (v, mask) = (V::load_bytes(p), V::splat_byte(15));
+            let low = V::and(v, mask);
+            [low, V::and(V::shift_right::<4>(v), mask), low, low]
+        }
+    }
+}
+
+impl Codec for Bits8 {
+    const BITS: usize = 8;
+    const PLANES: usize = 1;
+    const MAX: usize = 255;
+    #[inline(always)]
+    unsafe fn unpack<V: Simd>(p: *const u8) -> [V::B; 4] {
+        // SAFETY: the caller's promise.
+        [unsafe { V::load_bytes(p) }; 4]
+    }
+}
+
+impl<const N: usize> Codec for Odd<N> {
+    const BITS: usize = N;
+    const PLANES: usize = 1;
+    const MAX: usize = (1 << N) - 1;
+    fn reads<V: Simd>() -> usize {
+        spread_reads(V::BYTES, N)
+    }
+    #[inline(always)]
+    unsafe fn unpack<V: Simd>(p: *const u8) -> [V::B; 4] {
+        // SAFETY: the caller's promise.
+        [unsafe { V::spread::<N>(p) }; 4]
+    }
+}
+
+/// 0, ½, 1, 1½, 2, 3, 4, 6 and their negatives.
+static FLOAT4: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
+
+impl Codec for Float4 {
+    const BITS: usize = 4;
+    const PLANES: usize = 2;
+    const MAX: usize = 24;
+    const OFFSET: f32 = 12.0;
+    const GROUP_MIN: usize = 16;
+    #[inline(always)]
+    unsafe fn unpack<V: Simd>(p: *const u8) -> [V::B; 4] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let table = V::load_table(FLOAT4.as_ptr());
+            let [low, high, ..] = Bits4::unpack::<V>(p);
+            let low = V::look_up(table, low);
+            [low, V::look_up(table, high), low, low]
+        }
+    }
+}

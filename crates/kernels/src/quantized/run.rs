@@ -1,0 +1,649 @@
+//! From a product to tasks: who quantises the activations, how the weights are cut, which loop runs.
+
+use super::activations::{Activations, Layout, Row, quantize_row};
+use super::codec::{Bits2, Bits4, Bits8, Codec, Float4, Odd};
+use super::few::{self, Few};
+use super::many::{self, Many, Pack, TILE_COLUMNS, WIDTH};
+use super::matrix::{Kind, QuantizedMatrix};
+use super::reference;
+use super::scales::{PADDING, Prepare, prepare};
+use crate::gather::Gather;
+use crate::rows::{Out, Rows, RowsMut};
+use crate::scratch::{self, Line, lines};
+use crate::{Cpu, Isa};
+use std::cell::Cell;
+use std::ops::Range;
+
+/// More rows than this are worth a transposed tile of weights.
+const FEW_MAX: usize = 8;
+
+/// Weight rows whose scales are prepared together.
+const FEW_ROWS: usize = 16;
+
+/// Bytes of codes in a task of few rows: some microseconds of reading.
+const FEW_TASK_BYTES: usize = 32 << 10;
+
+/// Rows of activations for which a tile of weights is unpacked once.
+const MANY_ROWS_MAX: usize = 512;
+
+thread_local! {
+    static ACTIVATIONS: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static TILE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static RUNS: Cell<Vec<Run>> = const { Cell::new(Vec::new()) };
+}
+
+/// `y = x · wᵀ`; `y` has a row for each of `x` and a column for each weight row.
+pub fn quantized_product(cpu: &Cpu<'_>, x: &Rows<'_>, w: &QuantizedMatrix<'_>, mut y: RowsMut<'_>) {
+    quantized_products(cpu, x, std::slice::from_ref(w), std::slice::from_mut(&mut y));
+}
+
+/// Several products of the same `x`: its quantisation and the waking of threads are paid once.
+pub fn quantized_products(
+    cpu: &Cpu<'_>,
+    x: &Rows<'_>,
+    ws: &[QuantizedMatrix<'_>],
+    ys: &mut [RowsMut<'_>],
+) {
+    assert_eq!(ws.len(), ys.len(), "an output for each matrix");
+    let mut done = 0;
+    while done < ws.len() {
+        // Matrices of the same kind go together.
+        let alike = ws[done..].iter().take_while(|w| w.kind == ws[done].kind).count();
+        let (ws, ys) = (&ws[done..done + alike], &mut ys[done..done + alike]);
+        done += alike;
+        with_runs(|runs| {
+            for (i, (w, y)) in ws.iter().zip(ys).enumerate() {
+                assert_eq!((x.rows, w.columns), (y.rows, x.columns), "rows and columns of x");
+                assert_eq!(w.rows, y.columns, "columns of y");
+                let (out, columns) = (y.shared(), w.rows);
+                runs.push(Run::new(i, 0, columns, 0..x.rows, out));
+            }
+            multiply(cpu, x, None, ws, runs);
+        });
+    }
+}
+
+/// Row `i` of `y` is row `rows[i]` of `x` times the weights of expert `experts[i]`.
+pub fn gathered_quantized_product(
+    cpu: &Cpu<'_>,
+    x: &Rows<'_>,
+    w: &QuantizedMatrix<'_>,
+    gather: &Gather<'_>,
+    mut y: RowsMut<'_>,
+) {
+    let columns = gather.check(x, (w.rows, w.columns), &y);
+    let out = y.shared();
+    with_runs(|runs| {
+        gather.runs(|expert, first, rows| {
+            runs.push(Run::new(0, expert * columns, columns, first..first + rows, out));
+        });
+        multiply(cpu, x, gather.rows, std::slice::from_ref(w), runs);
+    });
+}
+
+/// Consecutive rows of activations that meet the same weight rows.
+#[derive(Clone, Copy)]
+struct Run {
+    matrix: usize,
+    weight_row: usize,
+    /// Weight rows, which are columns of the output.
+    columns: usize,
+    /// First row of the output.
+    first: usize,
+    rows: usize,
+    out: Out,
+    first_task: usize,
+}
+
+impl Run {
+    fn new(matrix: usize, weight_row: usize, columns: usize, rows: Range<usize>, out: Out) -> Run {
+        let (first, rows) = (rows.start, rows.len());
+        Run { matrix, weight_row, columns, first, rows, out, first_task: 0 }
+    }
+}
+
+/// Lends the thread's list of runs.
+fn with_runs(f: impl FnOnce(&mut Vec<Run>)) {
+    let mut runs = RUNS.take();
+    runs.clear();
+    f(&mut runs);
+    RUNS.set(runs);
+}
+
+/// The loops for one kind of weight on one instruction set.
+#[derive(Clone, Copy)]
+struct Loops {
+    few: unsafe fn(&Few<'_>),
+    pack: unsafe fn(&Pack),
+    many: unsafe fn(&Many<'_>),
+    planes: usize,
+    lanes: usize,
+    /// What the codes seen by the loops lack, in units of the scale.
+    shift: f32,
+    factor: f32,
+}
+
+impl Loops {
+    fn new(isa: Isa, kind: Kind) -> Option<Loops> {
+        match kind {
+            Kind::Affine { bits: 2, .. } => Loops::of::<Bits2>(isa),
+            Kind::Affine { bits: 3, .. } => Loops::of::<Odd<3>>(isa),
+            Kind::Affine { bits: 4, .. } => Loops::of::<Bits4>(isa),
+            Kind::Affine { bits: 5, .. } => Loops::of::<Odd<5>>(isa),
+            Kind::Affine { bits: 6, .. } => Loops::of::<Odd<6>>(isa),
+            Kind::Affine { .. } => Loops::of::<Bits8>(isa),
+            Kind::Mxfp4 | Kind::Nvfp4 => Loops::of::<Float4>(isa),
+            Kind::Mxfp8 => None,
+        }
+    }
+
+    fn of<C: Codec>(isa: Isa) -> Option<Loops> {
+        // The byte products without VNNI want codes of 8 bits signed.
+        let signed = C::MAX == 255 && matches!(isa, Isa::Avx2 | Isa::Avx512);
+        Some(Loops {
+            few: few::entry::<C>(isa)?,
+            pack: many::pack_entry::<C>(isa)?,
+            many: many::entry::<C>(isa)?,
+            planes: C::PLANES,
+            lanes: if isa.has_avx512() { 16 } else { 8 },
+            shift: if signed { 128.0 } else { -C::OFFSET },
+            factor: if C::OFFSET == 0.0 { 1.0 } else { 0.5 },
+        })
+    }
+}
+
+/// Everything a task needs to know.
+struct Call<'a> {
+    isa: Isa,
+    loops: Loops,
+    x: Activations,
+    /// The row of activations for each output row.
+    map: Option<&'a [u32]>,
+    matrices: &'a [QuantizedMatrix<'a>],
+}
+
+fn multiply(
+    cpu: &Cpu<'_>,
+    x: &Rows<'_>,
+    map: Option<&[u32]>,
+    matrices: &[QuantizedMatrix<'_>],
+    runs: &mut [Run],
+) {
+    x.check();
+    let kind = matrices[0].kind;
+    let Some(loops) = Loops::new(cpu.isa, kind) else {
+        return multiply_plainly(cpu, x, map, matrices, runs);
+    };
+    let layout = Layout::new(x.columns, loops.planes, loops.lanes, kind.group());
+    scratch::with(&ACTIVATIONS, x.rows * layout.row_bytes(), |base| {
+        let activations = Activations { base, layout };
+        quantize_rows(cpu, x, &activations);
+        let call = Call { isa: cpu.isa, loops, x: activations, map, matrices };
+        let tasks = count_tasks(runs, |run| call.tasks(run, cpu.pool.threads()));
+        let runs = &*runs;
+        cpu.pool.run(tasks, &|task| {
+            let run = &runs[runs.partition_point(|run| run.first_task <= task) - 1];
+            call.perform(run, task - run.first_task, cpu.pool.threads());
+        });
+    });
+}
+
+/// Numbers the tasks of all runs; the sum.
+fn count_tasks(runs: &mut [Run], tasks: impl Fn(&Run) -> usize) -> usize {
+    let mut sum = 0;
+    for run in runs {
+        run.first_task = sum;
+        sum += tasks(run);
+    }
+    sum
+}
+
+fn quantize_rows(cpu: &Cpu<'_>, x: &Rows<'_>, to: &Activations) {
+    // Some microseconds of work in a task.
+    let grain = (16_384 / x.columns.max(1)).max(1);
+    cpu.pool.run_ranges(x.rows, grain, &|rows| {
+        for row in rows {
+            let at = to.row(row).codes.cast_mut();
+            // SAFETY: the scratch has room for every row, this task alone writes this one.
+            unsafe { quantize_row(cpu.isa, x.row(row), &to.layout, at) };
+        }
+    });
+}
+
+impl Call<'_> {
+    fn tasks(&self, run: &Run, threads: usize) -> usize {
+        if run.rows == 0 || run.columns == 0 {
+            return 0;
+        }
+        if run.rows <= FEW_MAX {
+            return run.columns.div_ceil(self.few_grain(run, threads));
+        }
+        run.columns.div_ceil(WIDTH * self.loops.lanes) * self.many_blocks(run, threads)
+    }
+
+    fn perform(&self, run: &Run, task: usize, threads: usize) {
+        if run.rows <= FEW_MAX {
+            let grain = self.few_grain(run, threads);
+            let first = task * grain;
+            return self.few(run, first, grain.min(run.columns - first));
+        }
+        let blocks = self.many_blocks(run, threads);
+        let rows = run.rows.div_ceil(blocks);
+        let (tile, block) = (task / blocks, task % blocks);
+        let first = (block * rows).min(run.rows);
+        self.many(run, tile * WIDTH * self.loops.lanes, first, rows.min(run.rows - first));
+    }
+
+    /// Weight rows in a task of few rows.
+    fn few_grain(&self, run: &Run, threads: usize) -> usize {
+        let fair = run.columns.div_ceil(threads * 4).max(4);
+        (FEW_TASK_BYTES / self.matrices[run.matrix].row_bytes()).clamp(1, fair)
+    }
+
+    /// Blocks of activation rows, so that each thread finds some tasks.
+    fn many_blocks(&self, run: &Run, threads: usize) -> usize {
+        let tiles = run.columns.div_ceil(WIDTH * self.loops.lanes);
+        let wanted = (threads * 4).div_ceil(tiles).min(run.rows / 48).max(1);
+        run.rows.div_ceil(MANY_ROWS_MAX).max(wanted)
+    }
+
+    /// Row `row` of a run's activations.
+    fn x_row(&self, run: &Run, row: usize) -> Row {
+        let row = run.first + row;
+        self.x.row(self.map.map_or(row, |map| map[row] as usize))
+    }
+
+    fn prepare<'a>(&self, w: &QuantizedMatrix<'a>, first: usize, count: usize) -> Prepare<'a> {
+        let (scales, biases) = (w.scales, w.biases);
+        let (factor, shift) = (w.factor * self.loops.factor, self.loops.shift);
+        Prepare { scales, biases, factor, shift, first, count }
+    }
+
+    /// Columns `first..first + count` of the output.
+    fn few(&self, run: &Run, first: usize, count: usize) {
+        let w = &self.matrices[run.matrix];
+        let groups = w.groups();
+        let mut x = [self.x.row(0); FEW_MAX];
+        for (i, x) in x.iter_mut().enumerate().take(run.rows) {
+            *x = self.x_row(run, i);
+        }
+        let floats = lines((FEW_ROWS * groups + PADDING) * 4) / 4;
+        scratch::with(&TILE, (2 * floats + FEW_MAX * FEW_ROWS) * 4, |memory| {
+            let scales = memory.cast::<f32>();
+            let (biases, out) = (scales.wrapping_add(floats), scales.wrapping_add(2 * floats));
+            for start in (first..first + count).step_by(FEW_ROWS) {
+                let rows = FEW_ROWS.min(first + count - start);
+                let row = run.weight_row + start;
+                let codes = w.codes[row * w.row_bytes()..].as_ptr();
+                // SAFETY: the parts of the scratch are as long as `Few` and `prepare` say, matrix and run were
+                // checked against each other, and other tasks write other columns.
+                unsafe {
+                    let what = self.prepare(w, row * groups, rows * groups);
+                    prepare(self.isa, &what, scales, biases);
+                    (self.loops.few)(&Few {
+                        codes,
+                        codes_end: w.codes.as_ptr_range().end,
+                        rows,
+                        columns: w.columns,
+                        group: w.kind.group(),
+                        scales,
+                        biases,
+                        x: &x[..run.rows],
+                        out,
+                    });
+                    for i in 0..run.rows {
+                        let values = std::slice::from_raw_parts(out.add(i * rows), rows);
+                        run.out.write(self.isa, run.first + i, start, values);
+                    }
+                }
+            }
+        });
+    }
+
+    /// One tile of weight rows from `column` on, against `count` rows of activations from the run's `first` on.
+    fn many(&self, run: &Run, column: usize, first: usize, count: usize) {
+        let w = &self.matrices[run.matrix];
+        let width = WIDTH * self.loops.lanes;
+        let columns = width.min(run.columns - column);
+        let group = w.kind.group();
+        let span = TILE_COLUMNS.min(w.columns);
+        let block = 4 * self.loops.lanes * self.loops.planes;
+        let tile_bytes = lines(span.next_multiple_of(block) * width);
+        let scale_bytes = lines(span.div_ceil(group) * width * 4);
+        let row_floats = lines((span.div_ceil(group) + PADDING) * 4) / 4;
+        let sum_bytes = count * width * 4;
+        let x_bytes = lines(count * size_of::<Row>());
+        let bytes = tile_bytes + 2 * scale_bytes + 2 * row_floats * 4 + sum_bytes + x_bytes;
+        scratch::with(&TILE, bytes, |tile| {
+            let scales = tile.wrapping_add(tile_bytes).cast::<f32>();
+            let biases = scales.wrapping_byte_add(scale_bytes);
+            let row_scales = biases.wrapping_byte_add(scale_bytes);
+            let row_biases = row_scales.wrapping_add(row_floats);
+            let sums = row_biases.wrapping_add(row_floats);
+            let x = sums.wrapping_byte_add(sum_bytes).cast::<Row>();
+            // SAFETY: the parts of the scratch are as long as `Pack`, `Many` and `prepare` say, matrix and run were
+            // checked against each other, and other tasks write other parts of the output.
+            unsafe {
+                sums.write_bytes(0, count * width);
+                for i in 0..count {
+                    x.add(i).write(self.x_row(run, first + i));
+                }
+                let x = std::slice::from_raw_parts(x, count);
+                for start in (0..w.columns).step_by(TILE_COLUMNS) {
+                    let span = TILE_COLUMNS.min(w.columns - start);
+                    let row = run.weight_row + column;
+                    let from = row * w.row_bytes() + start * w.kind.bits() / 8;
+                    (self.loops.pack)(&Pack {
+                        codes: w.codes[from..].as_ptr(),
+                        codes_end: w.codes.as_ptr_range().end,
+                        row_bytes: w.row_bytes(),
+                        rows: columns,
+                        columns: span,
+                        tile,
+                    });
+                    scales.write_bytes(0, span / group * width);
+                    biases.write_bytes(0, span / group * width);
+                    for c in 0..columns {
+                        let at = (row + c) * w.groups() + start / group;
+                        let what = self.prepare(w, at, span / group);
+                        prepare(self.isa, &what, row_scales, row_biases);
+                        for g in 0..span / group {
+                            *scales.add(g * width + c) = *row_scales.add(g);
+                            *biases.add(g * width + c) = *row_biases.add(g);
+                        }
+                    }
+                    (self.loops.many)(&Many {
+                        tile,
+                        first_column: start,
+                        columns: span,
+                        group,
+                        scales,
+                        biases,
+                        x,
+                        sums,
+                    });
+                }
+                for i in 0..count {
+                    let values = std::slice::from_raw_parts(sums.add(i * width), columns);
+                    run.out.write(self.isa, run.first + first + i, column, values);
+                }
+            }
+        });
+    }
+}
+
+/// One weight row after the other, dequantised.
+fn multiply_plainly(
+    cpu: &Cpu<'_>,
+    x: &Rows<'_>,
+    map: Option<&[u32]>,
+    matrices: &[QuantizedMatrix<'_>],
+    runs: &mut [Run],
+) {
+    let tasks = count_tasks(runs, |run| run.columns);
+    let runs = &*runs;
+    cpu.pool.run(tasks, &|task| {
+        let run = &runs[runs.partition_point(|run| run.first_task <= task) - 1];
+        let (column, w) = (task - run.first_task, &matrices[run.matrix]);
+        scratch::with(&TILE, w.columns * 4, |memory| {
+            // SAFETY: the scratch is as long and initialised.
+            let row = unsafe { std::slice::from_raw_parts_mut(memory.cast::<f32>(), w.columns) };
+            reference::dequantize_row(w, run.weight_row + column, row);
+            for i in run.first..run.first + run.rows {
+                let x = x.row(map.map_or(i, |map| map[i] as usize));
+                // SAFETY: this task alone writes this column.
+                unsafe { run.out.write(cpu.isa, i, column, &[reference::dot(row, x)]) };
+            }
+        });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::super::activations::{SPAN, quantize_span};
+    use super::*;
+    use crate::element::{Element, Floats, FloatsMut};
+    use crate::{Pool, isa};
+
+    pub(super) const KINDS: [Kind; 10] = [
+        Kind::Affine { bits: 2, group: 32 },
+        Kind::Affine { bits: 3, group: 64 },
+        Kind::Affine { bits: 4, group: 32 },
+        Kind::Affine { bits: 4, group: 64 },
+        Kind::Affine { bits: 5, group: 128 },
+        Kind::Affine { bits: 6, group: 64 },
+        Kind::Affine { bits: 8, group: 64 },
+        Kind::Mxfp4,
+        Kind::Mxfp8,
+        Kind::Nvfp4,
+    ];
+
+    /// Owned weights.
+    struct Weights {
+        kind: Kind,
+        shape: (usize, usize),
+        codes: Vec<u8>,
+        floats: [Vec<bf16>; 2],
+        bytes: Vec<u8>,
+    }
+
+    impl Weights {
+        fn random(rng: &mut StdRng, kind: Kind, shape: (usize, usize)) -> Weights {
+            let scales = shape.0 * shape.1 / kind.group();
+            let codes: Vec<u8> = (0..shape.0 * shape.1 * kind.bits() / 8)
+                .map(|_| if kind == Kind::Mxfp8 { rng.random::<u8>() & 0xbf } else { rng.random() })
+                .collect();
+            let size = 1.0 / (1 << kind.bits().min(8)) as f32;
+            let scale = |rng: &mut StdRng| bf16::from_f32(rng.random_range(0.5..1.5) * size);
+            let bias = |rng: &mut StdRng| bf16::from_f32(rng.random_range(-0.7..-0.3));
+            let byte = |rng: &mut StdRng| match kind {
+                Kind::Nvfp4 => rng.random_range(0..100),
+                _ => rng.random_range(115..125),
+            };
+            Weights {
+                kind,
+                shape,
+                codes,
+                floats: [
+                    (0..scales).map(|_| scale(rng)).collect(),
+                    (0..scales).map(|_| bias(rng)).collect(),
+                ],
+                bytes: (0..scales).map(|_| byte(rng)).collect(),
+            }
+        }
+
+        fn matrix(&self) -> QuantizedMatrix<'_> {
+            match self.kind {
+                Kind::Affine { bits, group } => {
+                    let [scales, biases] = [0, 1].map(|i| Floats::Bf16(&self.floats[i]));
+                    QuantizedMatrix::affine(bits, group, self.shape, &self.codes, scales, biases)
+                }
+                kind => {
+                    let global = (kind == Kind::Nvfp4).then_some(500.0);
+                    QuantizedMatrix::floats(kind, self.shape, &self.codes, &self.bytes, global)
+                }
+            }
+        }
+    }
+
+    /// What the integer products make of a row, as floats again.
+    fn rounded(row: &[f32]) -> Vec<f32> {
+        let mut out = Vec::new();
+        for span in row.chunks(SPAN) {
+            let mut values = [0.0; SPAN];
+            values[..span.len()].copy_from_slice(span);
+            let (bytes, scale) = quantize_span(&values);
+            out.extend(bytes.iter().take(span.len()).map(|&byte| f32::from(byte) * scale));
+        }
+        out
+    }
+
+    /// The product in f64, and the sum of magnitudes that errors are relative to.
+    fn exact(w: &QuantizedMatrix<'_>, weight_row: usize, x: &[f32]) -> (f64, f64) {
+        let mut row = vec![0.0; w.columns];
+        reference::dequantize_row(w, weight_row, &mut row);
+        let products = || row.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));
+        (products().sum(), products().map(f64::abs).sum())
+    }
+
+    /// The standard deviation of a product when each activation is off by a uniformly distributed half step.
+    fn deviation(w: &QuantizedMatrix<'_>, weight_row: usize, x: &[f32]) -> f64 {
+        let mut row = vec![0.0; w.columns];
+        reference::dequantize_row(w, weight_row, &mut row);
+        let spans = row.chunks(SPAN).zip(x.chunks(SPAN));
+        let variance = spans.map(|(w, x)| {
+            let step = x.iter().fold(0f32, |max, x| max.max(x.abs())) / 127.0;
+            w.iter().map(|&w| f64::from(w * step).powi(2) / 12.0).sum::<f64>()
+        });
+        variance.sum::<f64>().sqrt()
+    }
+
+    struct Case {
+        isa: Isa,
+        weights: Weights,
+        x: Vec<f32>,
+        rows: usize,
+    }
+
+    /// Every path against f64: the integer paths within f32's rounding of the product of the rounded activations,
+    /// and within six standard deviations of that of the unrounded one.
+    fn check(case: &Case, pool: &Pool) {
+        let Case { isa, weights, x, rows } = case;
+        let (n, k) = weights.shape;
+        let w = weights.matrix();
+        let mut y = vec![0f32; rows * n];
+        let out = RowsMut::new(FloatsMut::F32(&mut y), *rows, n);
+        let cpu = Cpu { isa: *isa, pool };
+        quantized_product(&cpu, &Rows::new(Floats::F32(x), *rows, k), &w, out);
+        let integers = Loops::new(*isa, weights.kind).is_some();
+        for row in 0..*rows {
+            let x = &x[row * k..][..k];
+            let seen = if integers { rounded(x) } else { x.to_vec() };
+            for column in 0..n {
+                let got = f64::from(y[row * n + column]);
+                let context = format!(
+                    "{} {:?} {:?} rows {rows} at {row},{column}",
+                    isa.name(),
+                    weights.kind,
+                    weights.shape
+                );
+                let (want, size) = exact(&w, column, &seen);
+                assert!((got - want).abs() <= 4e-6 * size + 1e-9, "{context}: {got} for {want}");
+                let want = exact(&w, column, x).0;
+                let bound = 6.0 * deviation(&w, column, x) + 4e-6 * size;
+                assert!((got - want).abs() <= bound, "{context}: {got} for exactly {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_on_every_instruction_set() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let pool = Pool::new(2);
+        for isa in isa::available() {
+            for kind in KINDS {
+                for (n, k, rows) in
+                    [(5, 256, 1), (33, 384, 3), (70, 640, 8), (50, 1152, 19), (32, 128, 64)]
+                {
+                    let weights = Weights::random(&mut rng, kind, (n, k));
+                    let x = (0..rows * k).map(|_| rng.random_range(-1.0..1.0)).collect();
+                    check(&Case { isa, weights, x, rows }, &pool);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn odd_shapes() {
+        let mut rng = StdRng::seed_from_u64(2);
+        let pool = Pool::new(3);
+        for round in 0..150 {
+            let isa = *isa::available().get(round % isa::available().len()).unwrap();
+            let kind = KINDS[rng.random_range(0..KINDS.len())];
+            let k = kind.group() * rng.random_range(1..20);
+            let (n, rows) = (rng.random_range(1..90), rng.random_range(1..40));
+            let weights = Weights::random(&mut rng, kind, (n, k));
+            let x = (0..rows * k).map(|_| rng.random_range(-1.0..1.0)).collect();
+            check(&Case { isa, weights, x, rows }, &pool);
+        }
+    }
+
+    #[test]
+    fn other_types_and_several_matrices() {
+        let mut rng = StdRng::seed_from_u64(3);
+        let pool = Pool::new(2);
+        let (k, rows) = (192, 11);
+        let kinds = [KINDS[3], KINDS[3], KINDS[6], KINDS[7]];
+        let weights: Vec<Weights> = kinds
+            .iter()
+            .enumerate()
+            .map(|(i, &kind)| Weights::random(&mut rng, kind, (10 + i * 23, k)))
+            .collect();
+        let x: Vec<f16> =
+            (0..rows * k).map(|_| f16::from_f32(rng.random_range(-1.0..1.0))).collect();
+        for isa in isa::available() {
+            let cpu = Cpu { isa, pool: &pool };
+            let matrices: Vec<_> = weights.iter().map(Weights::matrix).collect();
+            let mut ys: Vec<Vec<bf16>> =
+                weights.iter().map(|w| vec![bf16::ZERO; w.shape.0 * rows]).collect();
+            let mut outs: Vec<RowsMut<'_>> = ys
+                .iter_mut()
+                .zip(&weights)
+                .map(|(y, w)| RowsMut::new(FloatsMut::Bf16(y), rows, w.shape.0))
+                .collect();
+            quantized_products(&cpu, &Rows::new(Floats::F16(&x), rows, k), &matrices, &mut outs);
+            for (y, w) in ys.iter().zip(&matrices) {
+                for (i, got) in y.iter().enumerate() {
+                    let x: Vec<f32> = x[i / w.rows * k..][..k].iter().map(|x| x.to_f32()).collect();
+                    let seen = if isa == Isa::Scalar { x } else { rounded(&x) };
+                    let (want, size) = exact(w, i % w.rows, &seen);
+                    let bound = 0.004 * want.abs() + 4e-6 * size;
+                    let got = f64::from(Element::to_f32(*got));
+                    assert!((got - want).abs() <= bound, "{} {i}: {got} for {want}", isa.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn experts() {
+        let mut rng = StdRng::seed_from_u64(4);
+        let pool = Pool::new(2);
+        let (count, n, k, tokens) = (5, 48, 256, 30);
+        let weights = Weights::random(&mut rng, KINDS[3], (count * n, k));
+        let x: Vec<f32> = (0..tokens * k).map(|_| rng.random_range(-1.0..1.0)).collect();
+        // Two experts to a token; the last expert gets none, the first many.
+        let mut pairs: Vec<(u32, u32)> = (0..tokens as u32)
+            .flat_map(|token| [(0, token), (rng.random_range(1..4), token)])
+            .collect();
+        for sorted in [false, true] {
+            if sorted {
+                pairs.sort();
+            }
+            let experts: Vec<u32> = pairs.iter().map(|pair| pair.0).collect();
+            let rows: Vec<u32> = pairs.iter().map(|pair| pair.1).collect();
+            for isa in isa::available() {
+                let cpu = Cpu { isa, pool: &pool };
+                let mut y = vec![0f32; pairs.len() * n];
+                let gather = Gather { experts: &experts, rows: Some(&rows), count };
+                let out = RowsMut::new(FloatsMut::F32(&mut y), pairs.len(), n);
+                let x_rows = Rows::new(Floats::F32(&x), tokens, k);
+                gathered_quantized_product(&cpu, &x_rows, &weights.matrix(), &gather, out);
+                for (i, &(expert, token)) in pairs.iter().enumerate() {
+                    let x = &x[token as usize * k..][..k];
+                    let seen = if isa == Isa::Scalar { x.to_vec() } else { rounded(x) };
+                    for column in 0..n {
+                        let row = expert as usize * n + column;
+                        let (want, size) = exact(&weights.matrix(), row, &seen);
+                        let got = f64::from(y[i * n + column]);
+                        assert!((got - want).abs() <= 4e-6 * size, "{} {i} {column}", isa.name());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! One vocabulary for the vector units, so that a product's loop is written once.
+//!
+//! [`Simd`] is a register width with its basic operations, [`Dot`] a way of multiplying bytes. A loop over them is
+//! `#[inline(always)]` and has no instruction set of its own; the entry points that give it one (`target_feature`)
+//! stand at the foot of the file that has the loop, made by [`entry_points`].
+//!
+//! Safety, for everything here: the caller runs inside an entry point of the right instruction set, and a pointer is
+//! good for what the operation's name says it reads or writes.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+
+/// A vector unit. `F` is `LANES` f32, `I` is `LANES` i32, `B` is four times as many bytes.
+#[allow(clippy::missing_safety_doc)]
+pub(crate) trait Simd: Copy + 'static {
+    const LANES: usize;
+    const BYTES: usize = 4 * Self::LANES;
+    type F: Copy;
+    type I: Copy;
+    type B: Copy;
+
+    unsafe fn zero() -> Self::F;
+    unsafe fn splat(value: f32) -> Self::F;
+    unsafe fn load(p: *const f32) -> Self::F;
+    unsafe fn store(p: *mut f32, v: Self::F);
+    unsafe fn store_bf16(p: *mut u16, v: Self::F);
+    unsafe fn store_f16(p: *mut u16, v: Self::F);
+    unsafe fn load_bf16(p: *const u16) -> Self::F;
+    unsafe fn load_f16(p: *const u16) -> Self::F;
+    /// 8-bit floats (4 exponent bits, 3 of mantissa) divided by 256.
+    unsafe fn load_e4m3(p: *const u8) -> Self::F;
+    /// Powers of two: `2^(byte - 127)`, where byte 0 is 2^-127.
+    unsafe fn load_e8m0(p: *const u8) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    unsafe fn sum(v: Self::F) -> f32;
+
+    /// Lane `i` gets `p[index[i]]`; reads `LANES` floats at `p`, and indices are below `LANES`.
+    unsafe fn expand(p: *const f32, index: Self::I) -> Self::F;
+    unsafe fn load_ints(p: *const i32) -> Self::I;
+    unsafe fn zero_ints() -> Self::I;
+    unsafe fn add_ints(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn to_f32(v: Self::I) -> Self::F;
+
+    unsafe fn load_bytes(p: *const u8) -> Self::B;
+    unsafe fn store_bytes(p: *mut u8, v: Self::B);
+    unsafe fn splat_byte(value: u8) -> Self::B;
+    /// Every lane gets the four bytes at `p`.
+    unsafe fn splat_dword(p: *const u8) -> Self::B;
+    unsafe fn and(a: Self::B, b: Self::B) -> Self::B;
+    unsafe fn xor(a: Self::B, b: Self::B) -> Self::B;
+    /// Shifts 16-bit units to the right by 2, 4 or 6.
+    unsafe fn shift_right<const BITS: u32>(v: Self::B) -> Self::B;
+    /// Sixteen bytes repeated in every 128 bits.
+    unsafe fn load_table(p: *const u8) -> Self::B;
+    /// Looks bytes below 16 up in a table made by `load_table`.
+    unsafe fn look_up(table: Self::B, index: Self::B) -> Self::B;
+    /// `BYTES` codes of 3, 5 or 6 bits in their order; reads up to `spread_reads::<BITS>()` bytes.
+    unsafe fn spread<const BITS: usize>(p: *const u8) -> Self::B;
+
+    /// `LANES` vectors at `rows`, seen as a square of 4-byte units, are transposed in place.
+    unsafe fn transpose(rows: *mut Self::B);
+    unsafe fn transpose_floats(rows: *mut Self::F);
+}
+
+/// How many bytes [`Simd::spread`] reads: each 128-bit part loads 16 bytes and uses the first `2 * bits` of them.
+pub(crate) const fn spread_reads(bytes: usize, bits: usize) -> usize {
+    (bytes / 16 - 1) * 2 * bits + 16
+}
+
+/// A way of multiplying codes (bytes 0 to some maximum) with signed bytes −127..=127 and adding fours of products.
+#[allow(clippy::missing_safety_doc)]
+pub(crate) trait Dot<V: Simd>: 'static {
+    /// A sum that takes `STEPS` dots before it must be widened.
+    type S: Copy;
+    const STEPS: usize;
+    /// For codes of 8 bits, [`Signed`] subtracts 128.
+    unsafe fn prepare(codes: V::B) -> V::B;
+    unsafe fn start() -> Self::S;
+    unsafe fn dot(sum: Self::S, codes: V::B, x: V::B) -> Self::S;
+    unsafe fn widen(sum: Self::S) -> V::I;
+}
+
+/// `vpdpbusd` and its like: any code, straight into 32 bits.
+pub(crate) struct Direct;
+/// Without it: pairs are added in 16 bits, `STEPS` times while codes are small enough.
+pub(crate) struct Pairs<const STEPS: usize>;
+/// Without it, for codes of 8 bits: shifted to be signed, and the sign moved to the other side.
+pub(crate) struct Signed;
+
+/// How often [`Pairs`] can add products of codes up to `max`.
+pub(crate) const fn pair_steps(max: usize) -> usize {
+    match 32_767 / (max * 254) {
+        0 => 0,
+        1 => 1,
+        2..=3 => 2,
+        4..=7 => 4,
+        _ => 8,
+    }
+}
+
+/// A table of the eight 16-bit factors and the shuffle that [`Simd::spread`] needs: value `i` of eight starts at bit
+/// `i * bits`; its two bytes are brought into a 16-bit unit, multiplied so that it ends at the top, and shifted down.
+pub(crate) struct Spread {
+    pub shuffle: [[u8; 16]; 2],
+    pub factor: [[u16; 8]; 2],
+}
+
+impl Spread {
+    pub const fn new(bits: usize) -> Spread {
+        let mut table = Spread { shuffle: [[0; 16]; 2], factor: [[0; 8]; 2] };
+        let mut i = 0;
+        while i < 16 {
+            let (byte, bit) = (i * bits / 8, i * bits % 8);
+            table.shuffle[i / 8][i % 8 * 2] = byte as u8;
+            table.shuffle[i / 8][i % 8 * 2 + 1] = byte as u8 + 1;
+            table.factor[i / 8][i % 8] = 1 << (16 - bits - bit);
+            i += 1;
+        }
+        table
+    }
+}
+
+/// Makes `fn $name(isa) -> Option<$type>` (`None` for the scalar path): for each instruction set a function with its
+/// target features that inlines `$body::<Vector, Dot...>`.
+macro_rules! entry_points {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident<$C:ident: $bound:ident>($($arg:ident: $type:ty),*) = $body:ident) => {
+        $(#[$doc])*
+        $vis fn $name<$C: $bound>(isa: $crate::Isa) -> Option<unsafe fn($($type),*)> {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use $crate::simd::{Direct, Pairs, Signed, avx2::Avx2, avx512::Avx512, pair_steps};
+                #[target_feature(enable = "avx2,fma,f16c")]
+                unsafe fn avx2<$C: $bound>($($arg: $type),*) {
+                    // SAFETY: the caller's promise, and the features are enabled here.
+                    unsafe {
+                        match pair_steps($C::MAX) {
+                            8 => $body::<Avx2, Pairs<8>, $C>($($arg),*),
+                            4 => $body::<Avx2, Pairs<4>, $C>($($arg),*),
+                            2 => $body::<Avx2, Pairs<2>, $C>($($arg),*),
+                            _ => $body::<Avx2, Signed, $C>($($arg),*),
+                        }
+                    }
+                }
+                #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+                unsafe fn avx_vnni<$C: $bound>($($arg: $type),*) {
+                    // SAFETY: as above.
+                    unsafe { $body::<Avx2, Direct, $C>($($arg),*) }
+                }
+                #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+                unsafe fn avx512<$C: $bound>($($arg: $type),*) {
+                    // SAFETY: as above.
+                    unsafe {
+                        match pair_steps($C::MAX) {
+                            8 => $body::<Avx512, Pairs<8>, $C>($($arg),*),
+                            4 => $body::<Avx512, Pairs<4>, $C>($($arg),*),
+                            2 => $body::<Avx512, Pairs<2>, $C>($($arg),*),
+                            _ => $body::<Avx512, Signed, $C>($($arg),*),
+                        }
+                    }
+                }
+                #[target_feature(
+                    enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"
+                )]
+                unsafe fn avx512_vnni<$C: $bound>($($arg: $type),*) {
+                    // SAFETY: as above.
+                    unsafe { $body::<Avx512, Direct, $C>($($arg),*) }
+                }
+                match isa {
+                    $crate::Isa::Avx2 => Some(avx2::<$C>),
+                    $crate::Isa::AvxVnni => Some(avx_vnni::<$C>),
+                    $crate::Isa::Avx512 => Some(avx512::<$C>),
+                    _ if isa.has_avx512() => Some(avx512_vnni::<$C>),
+                    _ => None,
+                }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            {
+                let _ = isa;
+                None
+            }
+        }
+    };
+}
+pub(crate) use entry_points;
