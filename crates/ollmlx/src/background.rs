@@ -46,7 +46,7 @@ pub async fn server_or_start() -> anyhow::Result<Client> {
 }
 
 /// Only where a server is expected by default: an address that somebody chose is left alone, unless they say so.
-fn may_start(host: &Host) -> bool {
+pub fn may_start(host: &Host) -> bool {
     match variable("OLLMLX_AUTOSTART") {
         None => host.is_default(),
         Some(_) => switch("OLLMLX_AUTOSTART") && host.is_local() && host.scheme == "http",

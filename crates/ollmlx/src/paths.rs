@@ -17,9 +17,12 @@ pub fn server_log() -> Option<PathBuf> {
     Some(home()?.join("logs").join("server.log"))
 }
 
-/// The models that ship with the program: `share/ollmlx/models` in the program's folder or one above it, which finds
-/// both an installation (`bin/ollmlx`, `share/…`) and a build tree.
+/// The models that ship with the program: what OLLMLX_BUILTIN_MODELS says, else `share/ollmlx/models` in the
+/// program's folder or one above it, which finds both an installation (`bin/ollmlx`, `share/…`) and a build tree.
 pub fn builtin_models() -> Option<PathBuf> {
+    if let Some(folder) = variable("OLLMLX_BUILTIN_MODELS") {
+        return Some(folder.into());
+    }
     let program = std::env::current_exe().ok()?;
     let program = program.canonicalize().unwrap_or(program);
     above(&program, Path::new("share/ollmlx/models"))

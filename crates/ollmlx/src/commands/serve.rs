@@ -44,10 +44,11 @@ Environment Variables:
       OLLAMA_LLM_LIBRARY            Use this MLX variant (cpu, metal, cuda-12, cuda-13) only
       OLLAMA_LOAD_TIMEOUT           How long to allow model loads to stall before giving up (default \"5m\")
       OLLMLX_MLX_PATH               Where to look for MLX first
+      OLLMLX_BUILTIN_MODELS         The folder of the models that come with the program
       OLLMLX_ENGINE                 `scripted` answers with fixed words, to try a client without a model";
 
 /// The settings that the first log line tells.
-const SETTINGS: [&str; 13] = [
+const SETTINGS: [&str; 14] = [
     "OLLAMA_DEBUG",
     "OLLAMA_HOST",
     "OLLAMA_CONTEXT_LENGTH",
@@ -60,6 +61,7 @@ const SETTINGS: [&str; 13] = [
     "OLLAMA_LLM_LIBRARY",
     "OLLAMA_LOAD_TIMEOUT",
     "OLLMLX_MLX_PATH",
+    "OLLMLX_BUILTIN_MODELS",
     "OLLMLX_ENGINE",
 ];
 

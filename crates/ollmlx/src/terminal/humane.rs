@@ -9,7 +9,7 @@ pub fn bytes(count: u64) -> String {
     let Some((size, unit)) = UNITS.into_iter().find(|(size, _)| count >= *size) else {
         return format!("{count} B");
     };
-    if count / size >= 10 || count % size == 0 {
+    if count / size >= 10 || count.is_multiple_of(size) {
         format!("{} {unit}", count / size)
     } else {
         format!("{:.1} {unit}", count as f64 / size as f64)

@@ -36,10 +36,6 @@ pub fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-pub fn stdin_is_terminal() -> bool {
-    io::stdin().is_terminal()
-}
-
 /// Columns and lines of the terminal, or 80 × 24.
 pub fn size() -> (usize, usize) {
     terminal_size::terminal_size()

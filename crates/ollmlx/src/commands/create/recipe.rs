@@ -149,7 +149,7 @@ fn version(text: &str) -> Result<&str, Told> {
         || (parts.len() == 3
             && rest.len() > 1
             && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+.".contains(&b)));
-    if parts.len() <= 3 && parts.iter().all(|part| is_number(part)) && rest_is_sound {
+    if parts.len() <= 3 && parts.iter().all(is_number) && rest_is_sound {
         Ok(plain)
     } else {
         Err(told("requires must be a valid semver (e.g. 0.14.0)"))

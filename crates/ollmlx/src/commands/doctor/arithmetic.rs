@@ -1,0 +1,246 @@
+//! MLX: where it was found, and whether it computes. Both are asked of a child process, which answers in JSON.
+
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::Finding;
+use crate::fault::{Told, told};
+use crate::terminal::out_line;
+
+/// A first use of a GPU compiles kernels.
+const TIMEOUT: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(20);
+/// Price: memory, for a child that talks without end.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// Lines of a dead child's standard error that are shown.
+const LAST_WORDS_LINES: usize = 3;
+
+/// The child's answer.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Answer {
+    opened: Option<Opened>,
+    /// Why it could not be opened: message and hint.
+    refused: Option<(String, Option<String>)>,
+    /// Each place looked at, with what came of it.
+    attempts: Vec<(String, String)>,
+    checks: Vec<Check>,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Opened {
+    variant: String,
+    version: String,
+    device: String,
+    files: Vec<(String, String)>,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Check {
+    name: String,
+    took_micros: u64,
+    fault: Option<String>,
+}
+
+/// The child's part.
+pub fn tell() -> anyhow::Result<()> {
+    let report = mlx::report();
+    let mut answer = Answer {
+        attempts: report
+            .attempts
+            .iter()
+            .map(|attempt| (attempt.place.display().to_string(), attempt.outcome.to_string()))
+            .collect(),
+        ..Answer::default()
+    };
+    match report.opened {
+        Err(error) => answer.refused = Some(split_hint(&error.to_string())),
+        Ok(opened) => {
+            let device = mlx::device_info(opened.device);
+            let name = device.into_iter().find(|(key, _)| *key == "device_name");
+            answer.checks = mlx::selftest().into_iter().map(check).collect();
+            answer.opened = Some(Opened {
+                device: name.map_or_else(|| opened.device.to_string(), |(_, name)| name),
+                variant: opened.variant,
+                version: opened.version,
+                files: opened
+                    .files
+                    .iter()
+                    .map(|(name, file)| ((*name).to_owned(), file.display().to_string()))
+                    .collect(),
+            });
+        }
+    }
+    Ok(out_line(&serde_json::to_string(&answer)?)?)
+}
+
+fn check(check: mlx::Check) -> Check {
+    let took_micros = u64::try_from(check.took.as_micros()).unwrap_or(u64::MAX);
+    Check { name: check.name.to_owned(), took_micros, fault: check.fault }
+}
+
+/// Some messages carry their hint on a line of its own.
+fn split_hint(text: &str) -> (String, Option<String>) {
+    match text.split_once("\nhint: ") {
+        Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
+        None => (text.to_owned(), None),
+    }
+}
+
+pub fn findings() -> Vec<Finding> {
+    match ask() {
+        Ok(answer) => read(&answer),
+        Err(told) => vec![Finding::problem("MLX", told)],
+    }
+}
+
+fn ask() -> Result<Answer, Told> {
+    let cannot =
+        |error: std::io::Error| told(format!("cannot start a process to try MLX in: {error}"));
+    let mut child = Command::new(std::env::current_exe().map_err(cannot)?)
+        .args(["doctor", "--mlx"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(cannot)?;
+    let stdout = reader(child.stdout.take());
+    let stderr = reader(child.stderr.take());
+    let status = wait(&mut child).map_err(cannot)?;
+    let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
+    match status {
+        None => Err(told(format!("trying it did not end within {} s", TIMEOUT.as_secs())).hint(
+            "a device that hangs; another MLX variant is chosen by OLLAMA_LLM_LIBRARY, like `cpu`",
+        )),
+        Some(status) if status.success() => serde_json::from_str(&stdout)
+            .map_err(|error| told(format!("trying it ended without an answer: {error}"))),
+        Some(status) => Err(ended(status, &stderr)),
+    }
+}
+
+fn reader(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            let _ = pipe.by_ref().take(ANSWER_BYTES_MAX).read_to_end(&mut bytes);
+            // The rest is read too, so that the child can end.
+            let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// `None` for a child that had to be killed.
+fn wait(child: &mut Child) -> std::io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + TIMEOUT;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        std::thread::sleep(POLL);
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(None)
+}
+
+fn ended(status: ExitStatus, stderr: &str) -> Told {
+    let how = match status.signal() {
+        Some(signal) => format!("trying it ended the process with signal {signal}"),
+        None => format!("trying it failed ({status})"),
+    };
+    let lines: Vec<&str> = stderr.lines().collect();
+    let last = lines[lines.len().saturating_sub(LAST_WORDS_LINES)..].join("\n");
+    let message = format!("{how}\n{last}");
+    told(message.trim_end()).hint("the library does not fit this machine; another MLX variant is chosen by OLLAMA_LLM_LIBRARY, like `cpu`")
+}
+
+fn read(answer: &Answer) -> Vec<Finding> {
+    let Some(opened) = &answer.opened else {
+        let (message, hint) = answer.refused.clone().unwrap_or_default();
+        let mut text = message;
+        for (place, outcome) in &answer.attempts {
+            text += &format!("\n{place}: {outcome}");
+        }
+        return vec![Finding::problem("MLX", Told { message: text, hint })];
+    };
+    let Opened { variant, version, device, files } = opened;
+    let mut text = format!("{version}, variant {variant}, on {device}");
+    for (name, file) in files {
+        text += &format!("\n{name}: {file}");
+    }
+    vec![Finding::ok("MLX", text), arithmetic(&answer.checks)]
+}
+
+fn arithmetic(checks: &[Check]) -> Finding {
+    let faults: Vec<String> = checks
+        .iter()
+        .filter_map(|check| Some(format!("{}: {}", check.name, check.fault.as_ref()?)))
+        .collect();
+    if !faults.is_empty() {
+        let told = told(faults.join("\n"));
+        return Finding::problem("arithmetic", told.hint("this device gives wrong answers; try another MLX variant with OLLAMA_LLM_LIBRARY, like `cpu`"));
+    }
+    let millis = checks.iter().map(|check| check.took_micros).sum::<u64>() / 1000;
+    Finding::ok(
+        "arithmetic",
+        format!("{} kinds of known answers are right ({millis} ms)", checks.len()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    fn check(answer: &Answer, expected: &[(State, &str)]) {
+        let findings = read(answer);
+        let got: Vec<_> = findings.iter().map(|f| (f.state, f.text.as_str())).collect();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn answers() {
+        let refused = Answer {
+            refused: Some(split_hint("no MLX\nhint: get it")),
+            attempts: vec![("/a/lib".to_owned(), "not there".to_owned())],
+            ..Answer::default()
+        };
+        check(&refused, &[(State::Problem, "no MLX\n/a/lib: not there")]);
+        assert_eq!(read(&refused)[0].hint.as_deref(), Some("get it"));
+
+        let opened = Opened {
+            variant: "cpu".to_owned(),
+            version: "1.2".to_owned(),
+            device: "cpu".to_owned(),
+            files: vec![("libmlx".to_owned(), "/lib/x".to_owned())],
+        };
+        let fine = |name: &str, fault: Option<&str>| Check {
+            name: name.to_owned(),
+            took_micros: 1500,
+            fault: fault.map(str::to_owned),
+        };
+        let mut answer = Answer {
+            opened: Some(opened),
+            checks: vec![fine("sum", None), fine("product", None)],
+            ..Answer::default()
+        };
+        let mlx = (State::Ok, "1.2, variant cpu, on cpu\nlibmlx: /lib/x");
+        check(&answer, &[mlx, (State::Ok, "2 kinds of known answers are right (3 ms)")]);
+        answer.checks.push(fine("norm", Some("value 3 is 2 instead of 1")));
+        check(&answer, &[mlx, (State::Problem, "norm: value 3 is 2 instead of 1")]);
+        let json = serde_json::to_string(&answer).unwrap();
+        assert_eq!(serde_json::from_str::<Answer>(&json).unwrap(), answer);
+    }
+
+    #[test]
+    fn a_child_that_dies_is_told() {
+        let told = ended(ExitStatus::from_raw(11), "a\nb\nc\nd\n");
+        assert_eq!(told.message, "trying it ended the process with signal 11\nb\nc\nd");
+        let told = ended(ExitStatus::from_raw(1 << 8), "");
+        assert_eq!(told.message, "trying it failed (exit status: 1)");
+    }
+}

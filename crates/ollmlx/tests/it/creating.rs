@@ -1,0 +1,85 @@
+//! `create`, and what the other commands say of what was made.
+
+use crate::support::{Home, MODELFILE, Server, checkpoint, create};
+
+#[test]
+fn a_folder_becomes_a_model() {
+    let mut home = Home::new();
+    let _server = Server::start(&mut home);
+    let folder = checkpoint(&home.path(""));
+    let text = format!("FROM {}\n{MODELFILE}", folder.display());
+    let file = home.write("Modelfile", &text);
+    let create = ["create", "tiny", "-f", file.to_str().unwrap()];
+    let done = home.run(&create);
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), ""), "{done}");
+    let steps = done.plain_stderr();
+    let steps: Vec<&str> = steps.lines().map(str::trim_end).collect();
+    assert_eq!(steps.first(), Some(&"gathering model components"));
+    assert_eq!(&steps[steps.len() - 2..], ["writing manifest", "success"], "{steps:?}");
+    assert!(
+        steps
+            .iter()
+            .any(|step| step.starts_with("copying file sha256:") && step.ends_with(" 100%"))
+    );
+    assert!(steps.iter().any(|step| step.starts_with("creating new layer sha256:")), "{steps:?}");
+
+    let again = home.run(&create).plain_stderr();
+    assert!(!again.contains("creating new layer"), "nothing was new: {again}");
+
+    let show = |flag: &str| home.run(&["show", flag, "tiny"]).stdout;
+    assert_eq!(show("--system"), "You are terse.");
+    assert_eq!(show("--license"), "MIT\n");
+    assert!(show("--template").starts_with("{{- if .System }}<|im_start|>system\n"));
+    let modelfile = show("--modelfile");
+    assert!(modelfile.contains("\nFROM tiny:latest\n"), "{modelfile}");
+    assert!(modelfile.contains("\nMESSAGE assistant hello\n"), "{modelfile}");
+    let all = home.run(&["show", "tiny"]).stdout;
+    assert!(all.starts_with("  Model\n    architecture        llama"), "{all}");
+    assert!(
+        all.ends_with("  System\n    You are terse.    \n\n  License\n    MIT    \n\n"),
+        "{all}"
+    );
+}
+
+#[test]
+fn a_folder_without_a_modelfile_is_enough() {
+    let mut home = Home::new();
+    let _server = Server::start(&mut home);
+    let folder = checkpoint(&home.path(""));
+    let mut command = home.command(&["create", "here"]);
+    command.current_dir(folder);
+    let done = crate::support::finish(command, "");
+    assert_eq!(done.code, Some(0), "{done}");
+    assert!(home.run(&["list"]).stdout.contains("here:latest"));
+}
+
+#[test]
+fn copies_and_removals() {
+    let mut home = Home::new();
+    let _server = Server::start(&mut home);
+    create(&home, "tiny");
+    home.run(&["cp", "tiny", "other:v1"]).expect(0, "copied 'tiny' to 'other:v1'\n", "");
+    let listed = home.run(&["ls", "OTHER"]).stdout;
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    let done = home.run(&["rm", "tiny", "nope", "other:v1"]);
+    assert_eq!((done.code, done.stdout.as_str()), (Some(1), "deleted 'tiny'\n"));
+    assert!(done.plain_stderr().ends_with("Error: model 'nope' not found\n"), "{done}");
+    assert!(home.run(&["list"]).stdout.contains("other:v1"), "it stops at the first error");
+}
+
+#[test]
+fn a_checkpoint_that_lies_is_refused() {
+    let mut home = Home::new();
+    let _server = Server::start(&mut home);
+    let folder = checkpoint(&home.path(""));
+    let weights = folder.join("model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    let mut command = home.command(&["create", "broken"]);
+    command.current_dir(&folder);
+    let done = crate::support::finish(command, "");
+    assert_eq!(done.code, Some(1), "{done}");
+    let stderr = done.plain_stderr();
+    assert!(stderr.contains("\nError: ") && stderr.contains("model.safetensors"), "{done}");
+    home.run(&["list"]).expect(0, "NAME    ID    SIZE    MODIFIED \n", "");
+}

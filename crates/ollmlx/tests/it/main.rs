@@ -1,0 +1,15 @@
+//! The real binary: processes, signals, terminals, exit codes and what is written where.
+//!
+//! Each test has its own home, store and (where it needs one) server on a free port, whose runner answers with fixed
+//! words. No process outlives its test.
+
+mod background;
+mod conversation;
+mod creating;
+mod doctor;
+mod goldens;
+mod mistakes;
+mod processes;
+mod running;
+mod support;
+mod terminal;
