@@ -85,3 +85,96 @@ pub(crate) fn sync_directory(of: &Path) {
         tracing::debug!(path = %of.display(), %error, "a directory cannot be synced");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scene;
+    use crate::{Config, Name, Recipe, media};
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_root_that_cannot_be_written() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        let error = Store::open(&file, None).unwrap_err();
+        assert!(matches!(error, Error::NotWritable { .. }), "{error}");
+        let refused = |root: &Path| {
+            let store = Store::open(root, None).unwrap();
+            assert!(store.models().unwrap().is_empty(), "it can still be read");
+            for error in [
+                store.check_writable().unwrap_err(),
+                store.new_layer("x", b"y").unwrap_err(),
+                store.blob_writer(None).unwrap_err(),
+                store.write_manifest(&name("x"), &Config::default(), Vec::new()).unwrap_err(),
+            ] {
+                assert!(matches!(error, Error::NotWritable { .. }), "{error}");
+                assert!(error.hint().unwrap().contains("OLLAMA_MODELS"));
+                assert!(error.to_string().contains(&root.display().to_string()), "{error}");
+            }
+        };
+        refused(&file.join("models"));
+        // File systems that take no files, not even from root.
+        #[cfg(target_os = "linux")]
+        refused(Path::new("/proc/models"));
+    }
+
+    #[test]
+    fn makers_and_removers_wait_for_each_other() {
+        let check = |change: fn(&Scene)| {
+            let scene = Scene::new();
+            scene.model("a", b"weights");
+            let before = scene.manifests();
+            let lock = scene.store.lock().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| change(&scene));
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                assert_eq!(scene.manifests(), before, "done without the lock");
+                drop(lock);
+            });
+            assert_ne!(scene.manifests(), before);
+        };
+        check(|scene| scene.store.delete(&name("a")).unwrap());
+        check(|scene| scene.store.copy(&name("a"), &name("b")).unwrap());
+        check(|scene| {
+            scene.store.write_manifest(&name("b"), &Config::default(), Vec::new()).unwrap();
+        });
+        check(|scene| {
+            let recipe = Recipe::from_model(&scene.store.model(&name("a")).unwrap());
+            scene.store.create(&name("b"), recipe, &mut |_| {}).unwrap();
+        });
+    }
+
+    #[test]
+    fn makers_and_removers_at_once_never_leave_half_a_model() {
+        let scene = Scene::new();
+        let outcomes = std::sync::Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for thread in 0..2 {
+                let (store, outcomes) = (scene.store.clone(), &outcomes);
+                scope.spawn(move || {
+                    let mine = name(&format!("m{thread}"));
+                    for _ in 0..25 {
+                        let shared = store.new_layer(media::TENSOR, b"shared").unwrap().layer;
+                        let made = store.write_manifest(&mine, &Config::default(), vec![shared]);
+                        let whole = made.and_then(|model| model.verify());
+                        let gone = matches!(whole, Err(Error::MissingBlob(_)));
+                        outcomes.lock().unwrap().push(whole);
+                        if !gone {
+                            store.delete(&mine).unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        // The blob may be gone before the manifest is written, which is told; afterwards never.
+        for outcome in outcomes.into_inner().unwrap() {
+            assert!(matches!(outcome, Ok(()) | Err(Error::MissingBlob(_))), "{outcome:?}");
+        }
+        assert!(scene.files().is_empty());
+    }
+}

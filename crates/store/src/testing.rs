@@ -53,6 +53,12 @@ impl Scene {
         files
     }
 
+    pub fn manifests(&self) -> Vec<String> {
+        let mut files = self.files();
+        files.retain(|path| path.starts_with("manifests/"));
+        files
+    }
+
     pub fn blob_count(&self) -> usize {
         self.files().iter().filter(|path| path.starts_with("blobs/")).count()
     }
