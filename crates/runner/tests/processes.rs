@@ -28,6 +28,11 @@ fn child() {
     };
     match role.as_str() {
         "scripted" => scripted_child(),
+        "scripted with a grandchild" => {
+            // It holds the socket open, for it has our standard input.
+            Command::new("sh").args(["-c", "exec 3<&0; sleep 10 &"]).status().unwrap();
+            scripted_child();
+        }
         "convert" => convert_child(),
         "server busy" => server_child("!long 4000 !sleep 20"),
         "server hung" => server_child("!hang"),
@@ -308,6 +313,15 @@ async fn a_killed_runner_is_noticed_at_once() {
     assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
     assert!(failure.message.contains("signal 9"), "{failure:?}");
     assert!(failure.hint.unwrap().contains("memory"));
+}
+
+#[tokio::test]
+async fn a_grandchild_does_not_hide_a_death() {
+    let runner = load_role("scripted with a grandchild", "tiny", None).await.unwrap();
+    let started = Instant::now();
+    let failure = failure(read(runner.submit(request(1, "!crash")).unwrap()).await.1);
+    assert!(failure.message.contains("signal 6"), "{failure:?}");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

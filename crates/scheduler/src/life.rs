@@ -155,6 +155,7 @@ impl Inner {
         }
         let waiting = std::mem::take(waiting);
         state.residents.models.remove(digest);
+        self.gone.send_replace(());
         waiting.into_iter().map(|one| (one, Err(reason.clone()))).collect()
     }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use protocol::{
     Event, Failure, FailureKind, Format, Input, ModelFiles, Options, Request, RequestId, Think,
 };
-use runner::Child;
+use runner::{Child, Launch};
 use scheduler::{
     Config, EventStream, InProcess, Job, KeepAlive, Launcher, Lease, OwnBinary, Scheduler, Want,
 };
@@ -381,6 +383,45 @@ async fn unloading() {
     assert!(scheduler.unload_now("slowload").await);
     let failure = loading.await.unwrap().err().unwrap();
     assert_eq!(failure.kind, FailureKind::Cancelled);
+}
+
+/// Starts a process that never says hello, and leaves its id in a file.
+struct Silent(PathBuf);
+
+impl Launcher for Silent {
+    fn launch(&self, _: Job) -> Result<Child, Failure> {
+        let script = format!("echo $$ > '{}'; exec sleep 20", self.0.display());
+        let args = vec!["-c".into(), script.into()];
+        Child::spawn(&Launch { program: "/bin/sh".into(), args, env: Vec::new() })
+    }
+}
+
+#[tokio::test]
+async fn a_load_that_is_broken_off_ends_its_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let pid_file = directory.path().join("pid");
+    let scheduler = Scheduler::new(config(), Arc::new(Silent(pid_file.clone())));
+    let loading = beside(&scheduler, want("a")).await;
+    let pid = loop {
+        match std::fs::read_to_string(&pid_file).unwrap_or_default().trim() {
+            "" => tokio::time::sleep(Duration::from_millis(10)).await,
+            pid => break pid.to_owned(),
+        }
+    };
+    let is_running = || {
+        let asked = Command::new("/bin/sh").args(["-c", &format!("kill -0 {pid}")]).output();
+        asked.unwrap().status.success()
+    };
+    assert!(is_running());
+    assert!(scheduler.unload_now("a").await);
+    assert_eq!(loading.await.unwrap().err().unwrap().kind, FailureKind::Cancelled);
+    for _ in 0..100 {
+        if !is_running() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("process {pid} is still there");
 }
 
 #[tokio::test]
