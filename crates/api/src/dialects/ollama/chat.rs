@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 
 use super::fields::{KeepAliveField, ThinkField};
 use super::parts::{DebugInfo, LogprobOut, MetricsOut, ToolCallOut, each, reason};
-use super::{MessageField, Rejection, Tools, time};
+use super::{MessageField, Rejection, Tools, time, tools};
 use crate::generation::{self, Ask, Clock, Fold, Opened, Part, Refusal, Shape, Verb};
 use crate::http::{self, Call, JSON, NDJSON};
-use crate::json::{to_line, to_vec};
+use crate::json::{List, to_line, to_vec};
 
 pub(crate) async fn chat(call: Call) -> Result<Response, Rejection> {
     let clock = Clock::Running(call.started);
@@ -32,7 +32,7 @@ pub(crate) async fn chat(call: Call) -> Result<Response, Rejection> {
 #[serde(default, rename = "api.ChatRequest")]
 pub(crate) struct ChatBody {
     model: String,
-    messages: Vec<MessageField>,
+    messages: List<MessageField>,
     stream: Option<bool>,
     format: Value,
     keep_alive: KeepAliveField,
@@ -49,10 +49,10 @@ pub(crate) struct ChatBody {
 
 pub(crate) fn request(body: ChatBody) -> Result<Ask, Refusal> {
     let logprobs = super::generate::logprobs(body.logprobs, body.top_logprobs)?;
-    let load_only = body.messages.is_empty();
+    let load_only = body.messages.0.is_empty();
     let input = Input::Chat {
-        messages: body.messages.into_iter().map(MessageField::into_message).collect(),
-        tools: body.tools.into_tools(),
+        messages: body.messages.0.into_iter().map(MessageField::into_message).collect(),
+        tools: tools(body.tools.0),
         template: None,
     };
     Ok(Ask {

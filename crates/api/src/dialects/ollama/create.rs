@@ -6,19 +6,19 @@ use std::path::PathBuf;
 
 use axum::response::Response;
 use indexmap::IndexMap;
-use protocol::{Convert, Converted, Failure, FailureKind};
+use protocol::{Convert, Failure, FailureKind};
 use scheduler::ConvertEvent;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use store::{Config, Digest, Layer, Name, Recipe, Store, StoredMessage};
+use store::{Digest, Name, Recipe, Store};
 use tokio::sync::mpsc;
 
 use super::progress::{self, News, Progress};
-use super::{MessageField, Rejection, texts};
+use super::{MessageField, Rejection, recipe, texts};
 use crate::Server;
 use crate::generation::Reference;
 use crate::http::{self, Call};
-use crate::json::quote;
+use crate::json::{List, Texts};
 
 pub(super) async fn create(call: Call) -> Result<Response, Rejection> {
     let body: CreateBody = http::read(call.body).await?;
@@ -36,24 +36,24 @@ pub(super) async fn create(call: Call) -> Result<Response, Rejection> {
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename = "api.CreateRequest")]
-struct CreateBody {
+pub(super) struct CreateBody {
     model: String,
     stream: Option<bool>,
     quantize: String,
     from: String,
     remote_host: String,
-    files: Option<IndexMap<String, String>>,
-    draft_files: Option<IndexMap<String, String>>,
-    adapters: Option<IndexMap<String, String>>,
-    template: String,
-    license: Value,
-    system: String,
-    parameters: Map<String, Value>,
-    messages: Vec<MessageField>,
-    renderer: String,
-    parser: String,
-    requires: String,
-    info: Map<String, Value>,
+    files: Option<Texts>,
+    draft_files: Option<Texts>,
+    adapters: Option<Texts>,
+    pub template: String,
+    pub license: Value,
+    pub system: String,
+    pub parameters: Map<String, Value>,
+    pub messages: List<MessageField>,
+    pub renderer: String,
+    pub parser: String,
+    pub requires: String,
+    pub info: Map<String, Value>,
     name: String,
     quantization: String,
 }
@@ -61,7 +61,7 @@ struct CreateBody {
 impl CreateBody {
     /// What is wrong before any work begins; else the new model's name.
     fn check(&self) -> Result<Name, Rejection> {
-        let files = self.files.iter().chain(&self.draft_files).flatten();
+        let files = self.files.iter().chain(&self.draft_files).flat_map(|files| &files.0);
         for (path, digest) in files {
             if !is_relative(path) {
                 return Err(Rejection::bad(texts::FILE_PATH));
@@ -81,9 +81,7 @@ impl CreateBody {
 
     /// What we do not do (yet): said before anything is written.
     fn check_supported(&self) -> Result<(), Rejection> {
-        let has = |files: &Option<IndexMap<String, String>>| {
-            files.as_ref().is_some_and(|files| !files.is_empty())
-        };
+        let has = |files: &Option<Texts>| files.as_ref().is_some_and(|files| !files.0.is_empty());
         let unsupported = [
             (has(&self.adapters), "adapters cannot be imported yet"),
             (has(&self.draft_files), "draft models cannot be imported yet"),
@@ -130,11 +128,11 @@ impl Work {
         let base = if !body.from.is_empty() {
             self.base_of_model(&body.from).await?
         } else if let Some(files) = &body.files {
-            self.base_of_files(files, body.quantize()).await?
+            self.base_of_files(&files.0, body.quantize()).await?
         } else {
             return Err(Rejection::bad(texts::NEITHER_FROM_NOR_FILES));
         };
-        let recipe = recipe(base, body)?;
+        let recipe = recipe::recipe(base, body)?;
         let told = self.told.clone();
         self.server
             .blocking(move |store| {
@@ -223,7 +221,7 @@ impl Work {
             };
             match event {
                 Some(ConvertEvent::Progress(progress)) => self.tell(progress.into()).await?,
-                Some(ConvertEvent::Done(converted)) => return converted_recipe(converted),
+                Some(ConvertEvent::Done(converted)) => return recipe::of_conversion(converted),
                 Some(ConvertEvent::Failed(failure)) => return Err(failure.into()),
                 None => return Err(Rejection::internal("the conversion broke off")),
             }
@@ -270,119 +268,5 @@ fn blob(store: &Store, digest: &str) -> Result<PathBuf, Rejection> {
         false => {
             Err(Rejection::internal(format!("open {}: no such file or directory", path.display())))
         }
-    }
-}
-
-fn converted_recipe(converted: Converted) -> Result<Recipe, Rejection> {
-    let broken =
-        |what: String| Rejection::internal(format!("the conversion told nonsense: {what}"));
-    let mut layers = Vec::with_capacity(converted.layers.len());
-    for layer in converted.layers {
-        layers.push(Layer {
-            media_type: layer.media_type,
-            digest: Digest::parse(&layer.digest).map_err(|error| broken(error.to_string()))?,
-            size_bytes: layer.size_bytes,
-            from: String::new(),
-            name: layer.name.unwrap_or_default(),
-        });
-    }
-    let config: Config =
-        serde_json::from_value(converted.config).map_err(|error| broken(error.to_string()))?;
-    Ok(Recipe { config, layers, ..Recipe::default() })
-}
-
-/// The base with what the client changes.
-fn recipe(base: Recipe, body: CreateBody) -> Result<Recipe, Rejection> {
-    let filled = |text: String| Some(text).filter(|text| !text.is_empty());
-    let mut config = base.config;
-    for (field, given) in [
-        (&mut config.renderer, body.renderer),
-        (&mut config.parser, body.parser),
-        (&mut config.requires, body.requires),
-    ] {
-        if !given.is_empty() {
-            *field = given;
-        }
-    }
-    apply_info(&mut config, &body.info)?;
-    Ok(Recipe {
-        config,
-        layers: base.layers,
-        template: filled(body.template),
-        system: filled(body.system),
-        licenses: licenses(body.license)?,
-        params: body.parameters.into_iter().collect(),
-        messages: body.messages.into_iter().map(stored).collect(),
-    })
-}
-
-fn stored(message: MessageField) -> StoredMessage {
-    StoredMessage {
-        role: message.role.to_lowercase(),
-        content: message.content,
-        thinking: message.thinking,
-        images: message.images.into_iter().map(|image| image.0).collect(),
-    }
-}
-
-/// One text or several.
-fn licenses(given: Value) -> Result<Vec<String>, Rejection> {
-    match given {
-        Value::Null => Ok(Vec::new()),
-        Value::String(text) if text.is_empty() => Ok(Vec::new()),
-        Value::String(text) => Ok(vec![text]),
-        other => serde_json::from_value(other)
-            .map_err(|_| Rejection::internal("a license must be a text or a list of texts")),
-    }
-}
-
-/// Fields of the config that a client may set itself.
-fn apply_info(config: &mut Config, info: &Map<String, Value>) -> Result<(), Rejection> {
-    if let Some(Value::Array(list)) = info.get("capabilities") {
-        config.capabilities.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
-    }
-    if let Some(family) = info_text(info, "model_family")? {
-        config.model_families = Some(vec![family.clone()]);
-        config.model_family = family;
-    }
-    for (field, key) in [
-        (&mut config.base_name, "base_name"),
-        (&mut config.file_type, "quantization_level"),
-        (&mut config.model_type, "parameter_size"),
-    ] {
-        if let Some(text) = info_text(info, key)? {
-            *field = text;
-        }
-    }
-    for (field, key) in [
-        (&mut config.context_length, "context_length"),
-        (&mut config.embedding_length, "embedding_length"),
-    ] {
-        if let Some(number) = info_number(info, key)? {
-            *field = number;
-        }
-    }
-    Ok(())
-}
-
-fn info_text(info: &Map<String, Value>, key: &str) -> Result<Option<String>, Rejection> {
-    match info.get(key) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
-        Some(_) => Err(Rejection::bad(format!("info field {} must be a string", quote(key)))),
-    }
-}
-
-fn info_number(info: &Map<String, Value>, key: &str) -> Result<Option<u64>, Rejection> {
-    match info.get(key) {
-        None => Ok(None),
-        Some(Value::Number(number)) => match number.as_f64() {
-            Some(float) if float >= 0.0 && float.fract() == 0.0 => Ok(Some(float as u64)),
-            _ => Err(Rejection::bad(format!(
-                "info field {} must be a non-negative integer",
-                quote(key)
-            ))),
-        },
-        Some(_) => Err(Rejection::bad(format!("info field {} must be a number", quote(key)))),
     }
 }

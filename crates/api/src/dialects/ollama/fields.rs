@@ -5,7 +5,7 @@ use scheduler::KeepAlive;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::Value;
 
-use crate::json::quote;
+use crate::json::{Listed, quote};
 
 /// `think`: a bool or a level.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,6 +44,10 @@ impl<'de> Deserialize<'de> for KeepAliveField {
 /// A picture, still base64 but known to be that; without line breaks.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ImageField(pub String);
+
+impl Listed for ImageField {
+    const LIST: &'static str = "[]api.ImageData";
+}
 
 impl<'de> Deserialize<'de> for ImageField {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<ImageField, D::Error> {

@@ -11,7 +11,7 @@ use super::parts::{DebugInfo, LogprobOut, MetricsOut, ToolCallOut, each, reason}
 use super::{Rejection, time};
 use crate::generation::{self, Ask, Clock, Fold, Opened, Part, Refusal, Shape, ToolCallPart, Verb};
 use crate::http::{self, Call, JSON, NDJSON};
-use crate::json::{to_line, to_vec};
+use crate::json::{List, to_line, to_vec};
 
 /// Alternatives per token that a client may ask for.
 const TOP_LOGPROBS_MAX: i64 = 20;
@@ -39,12 +39,12 @@ pub(crate) struct GenerateBody {
     suffix: String,
     system: String,
     template: String,
-    context: Option<Vec<i64>>,
+    context: Option<List<i64>>,
     stream: Option<bool>,
     raw: bool,
     format: Value,
     keep_alive: KeepAliveField,
-    images: Vec<ImageField>,
+    images: List<ImageField>,
     options: Map<String, Value>,
     think: ThinkField,
     truncate: Option<bool>,
@@ -57,7 +57,7 @@ pub(crate) struct GenerateBody {
 
 pub(crate) fn request(body: GenerateBody) -> Result<Ask, Refusal> {
     let logprobs = logprobs(body.logprobs, body.top_logprobs)?;
-    let context = body.context.as_ref().map_or(0, Vec::len);
+    let context = body.context.as_ref().map_or(0, |tokens| tokens.0.len());
     if body.raw && (!body.template.is_empty() || !body.system.is_empty() || context > 0) {
         return Err(Refusal::RawMode);
     }
@@ -98,7 +98,7 @@ pub(crate) fn request(body: GenerateBody) -> Result<Ask, Refusal> {
 }
 
 fn input(body: GenerateBody) -> Result<Input, Refusal> {
-    if body.raw && !body.images.is_empty() {
+    if body.raw && !body.images.0.is_empty() {
         return Err(Refusal::Said("raw mode does not support images".to_owned()));
     }
     if body.raw {
@@ -110,7 +110,7 @@ fn input(body: GenerateBody) -> Result<Input, Refusal> {
     let message = Message {
         role: Role::User,
         content: body.prompt,
-        images: body.images.into_iter().map(|image| Image { base64: image.0 }).collect(),
+        images: body.images.0.into_iter().map(|image| Image { base64: image.0 }).collect(),
         ..Message::default()
     };
     let template = Some(body.template).filter(|text| !text.is_empty());

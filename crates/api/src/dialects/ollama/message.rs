@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::fields::ImageField;
+use crate::json::{List, Listed};
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename = "api.Alias~")]
@@ -13,8 +14,8 @@ pub(crate) struct MessageField {
     pub role: String,
     pub content: String,
     pub thinking: String,
-    pub images: Vec<ImageField>,
-    pub tool_calls: Vec<ToolCallField>,
+    pub images: List<ImageField>,
+    pub tool_calls: List<ToolCallField>,
     pub tool_name: String,
     pub tool_call_id: String,
 }
@@ -64,8 +65,8 @@ pub(crate) struct Parameters {
     defs: Value,
     #[serde(skip_serializing_if = "Value::is_null")]
     items: Value,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    required: Vec<String>,
+    #[serde(skip_serializing_if = "List::is_empty")]
+    required: List<String>,
     properties: Option<IndexMap<String, Property>>,
 }
 
@@ -84,8 +85,8 @@ struct Property {
     values: Vec<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     properties: Option<IndexMap<String, Property>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    required: Vec<String>,
+    #[serde(skip_serializing_if = "List::is_empty")]
+    required: List<String>,
 }
 
 /// One type or several.
@@ -122,6 +123,18 @@ impl<'de> Deserialize<'de> for Types {
     }
 }
 
+impl Listed for MessageField {
+    const LIST: &'static str = "[]api.Message";
+}
+
+impl Listed for ToolCallField {
+    const LIST: &'static str = "[]api.ToolCall";
+}
+
+impl Listed for ToolField {
+    const LIST: &'static str = "[]api.Tool";
+}
+
 impl MessageField {
     pub(crate) fn into_message(self) -> Message {
         let filled = |text: String| Some(text).filter(|text| !text.is_empty());
@@ -129,8 +142,8 @@ impl MessageField {
             role: Role::parse(&self.role),
             content: self.content,
             thinking: filled(self.thinking),
-            images: self.images.into_iter().map(|image| Image { base64: image.0 }).collect(),
-            tool_calls: self.tool_calls.into_iter().map(ToolCallField::into_call).collect(),
+            images: self.images.0.into_iter().map(|image| Image { base64: image.0 }).collect(),
+            tool_calls: self.tool_calls.0.into_iter().map(ToolCallField::into_call).collect(),
             tool_name: filled(self.tool_name),
             tool_call_id: filled(self.tool_call_id),
         }
@@ -147,10 +160,8 @@ impl ToolCallField {
     }
 }
 
-impl Tools {
-    pub(crate) fn into_tools(self) -> Vec<Tool> {
-        self.0.into_iter().map(ToolField::into_tool).collect()
-    }
+pub(crate) fn tools(fields: Vec<ToolField>) -> Vec<Tool> {
+    fields.into_iter().map(ToolField::into_tool).collect()
 }
 
 impl ToolField {

@@ -12,6 +12,7 @@ mod message;
 pub(crate) mod parts;
 mod progress;
 mod ps;
+mod recipe;
 mod root;
 mod show;
 mod tags;
@@ -20,7 +21,7 @@ mod time;
 
 use crate::http::Route;
 pub(crate) use generate::logprobs;
-pub(crate) use message::{MessageField, Tools};
+pub(crate) use message::{MessageField, ToolField, Tools, tools};
 pub(crate) use texts::Rejection;
 
 pub(crate) const ROUTES: &[Route] = super::table![

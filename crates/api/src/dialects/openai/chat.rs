@@ -8,11 +8,11 @@ use serde_json::{Map, Value};
 use super::Rejection;
 use super::messages::{MessageField, messages};
 use super::parts::{LogprobsOut, ToolCallOut, UsageOut};
-use crate::dialects::ollama::Tools;
 use crate::dialects::ollama::parts::{DebugInfo, each, reason};
+use crate::dialects::ollama::{ToolField, tools};
 use crate::generation::{self, Ask, Clock, Ending, Fold, Opened, Part, Shape, Verb};
 use crate::http::{self, Call, JSON_BARE, SSE};
-use crate::json::{quote, to_line, to_text};
+use crate::json::{List, quote, to_line, to_text};
 
 pub(crate) async fn completions(call: Call) -> Result<Response, Rejection> {
     let clock = Clock::Running(call.started);
@@ -43,7 +43,7 @@ fn id() -> String {
 #[serde(default, rename = "openai.ChatCompletionRequest")]
 pub(crate) struct ChatBody {
     model: String,
-    messages: Vec<MessageField>,
+    messages: List<MessageField>,
     stream: bool,
     stream_options: StreamOptions,
     max_tokens: Option<i64>,
@@ -54,7 +54,7 @@ pub(crate) struct ChatBody {
     presence_penalty: Option<f64>,
     top_p: Option<f64>,
     response_format: Option<ResponseFormat>,
-    tools: Tools,
+    tools: List<ToolField>,
     reasoning: Option<Reasoning>,
     reasoning_effort: Option<String>,
     logprobs: bool,
@@ -90,10 +90,10 @@ struct Reasoning {
 }
 
 pub(crate) fn request(body: ChatBody) -> Result<Ask, Rejection> {
-    if body.messages.is_empty() {
+    if body.messages.0.is_empty() {
         return Err(Rejection::bad_body("[] is too short - 'messages'"));
     }
-    let messages = messages(&body.messages).map_err(Rejection::bad_body)?;
+    let messages = messages(&body.messages.0).map_err(Rejection::bad_body)?;
     let effort = body.reasoning.as_ref().map(|reasoning| reasoning.effort.as_str());
     let think = think(effort.or(body.reasoning_effort.as_deref()).unwrap_or_default())?;
     let options = options(&body);
@@ -103,7 +103,7 @@ pub(crate) fn request(body: ChatBody) -> Result<Ask, Rejection> {
         verb: Verb::Chat,
         request: Request {
             id: RequestId(0),
-            input: Input::Chat { messages, tools: body.tools.into_tools(), template: None },
+            input: Input::Chat { messages, tools: tools(body.tools.0), template: None },
             options: Default::default(),
             format: Default::default(),
             think,

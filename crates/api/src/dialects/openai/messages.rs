@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::dialects::ollama::fields::corrupt_at;
-use crate::json::parse;
+use crate::json::{List, Listed, parse};
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename = "openai.Message")]
@@ -14,7 +14,7 @@ pub(super) struct MessageField {
     pub role: String,
     pub content: Value,
     pub reasoning: String,
-    pub tool_calls: Option<Vec<ToolCallField>>,
+    pub tool_calls: Option<List<ToolCallField>>,
     pub name: String,
     pub tool_call_id: String,
 }
@@ -34,6 +34,14 @@ pub(super) struct ToolCallField {
 struct FunctionField {
     name: String,
     arguments: String,
+}
+
+impl Listed for MessageField {
+    const LIST: &'static str = "[]openai.Message";
+}
+
+impl Listed for ToolCallField {
+    const LIST: &'static str = "[]openai.ToolCall";
 }
 
 const BAD_FORMAT: &str = "invalid message format";
@@ -111,13 +119,14 @@ fn tool_name(field: &MessageField, all: &[MessageField]) -> Option<String> {
     if !field.name.is_empty() || field.tool_call_id.is_empty() {
         return filled(&field.name);
     }
-    let mut calls = all.iter().rev().flat_map(|message| message.tool_calls.iter().flatten());
+    let mut calls =
+        all.iter().rev().flat_map(|message| message.tool_calls.iter().flat_map(|calls| &calls.0));
     let call = calls.find(|call| call.id == field.tool_call_id);
     call.and_then(|call| filled(&call.function.name))
 }
 
 fn calls(field: &MessageField) -> Result<Vec<ToolCall>, String> {
-    field.tool_calls.iter().flatten().map(call).collect()
+    field.tool_calls.iter().flat_map(|calls| &calls.0).map(call).collect()
 }
 
 fn call(field: &ToolCallField) -> Result<ToolCall, String> {
