@@ -80,3 +80,85 @@ impl Logprobs {
         Logprobs { chosen, top: (count > 0).then(|| best(&all, count)) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::Options;
+
+    /// Probabilities 0.4, 0.3, 0.2, 0.1, and twelve that are next to nothing; out of order, so that ids matter.
+    const IDS: [usize; 4] = [9, 2, 14, 5];
+
+    fn logits() -> Array {
+        let mut logits = [-20.0f32; 16];
+        for (id, probability) in IDS.into_iter().zip([0.4f32, 0.3, 0.2, 0.1]) {
+            logits[id] = probability.ln();
+        }
+        Array::from_slice(&logits, &[1, 16])
+    }
+
+    fn drawn(options: &Options, seed: u64, count: u64) -> Vec<u32> {
+        mlx::open().unwrap();
+        let sampling = Sampling::new(options, seed);
+        let draws: Vec<Array> = (0..count).map(|index| draw(&sampling, &logits(), index)).collect();
+        mlx::concatenate(&draws.iter().collect::<Vec<_>>(), 0).to_vec().unwrap()
+    }
+
+    /// How often each of the four is drawn, within five standard deviations of what the options leave of them.
+    fn check(options: Options, expected: [f64; 4]) {
+        const DRAWS: f64 = 2000.0;
+        let tokens = drawn(&options, 1, DRAWS as u64);
+        for (id, share) in IDS.into_iter().zip(expected) {
+            let count = tokens.iter().filter(|token| **token as usize == id).count() as f64;
+            let deviation = (DRAWS * share * (1.0 - share)).sqrt();
+            assert!(
+                (count - DRAWS * share).abs() <= 5.0 * deviation,
+                "{options:?}: {id} came {count} times"
+            );
+        }
+    }
+
+    fn plain() -> Options {
+        Options { temperature: Some(1.0), top_k: Some(0), top_p: Some(1.0), ..Options::default() }
+    }
+
+    #[test]
+    fn tokens_come_as_often_as_they_should() {
+        check(plain(), [0.4, 0.3, 0.2, 0.1]);
+        check(Options { top_k: Some(2), ..plain() }, [4.0 / 7.0, 3.0 / 7.0, 0.0, 0.0]);
+        // 0.4 + 0.3 is below 0.75, so the third is still in.
+        check(Options { top_p: Some(0.75), ..plain() }, [4.0 / 9.0, 3.0 / 9.0, 2.0 / 9.0, 0.0]);
+        check(Options { top_p: Some(0.0), ..plain() }, [1.0, 0.0, 0.0, 0.0]);
+        check(Options { min_p: Some(0.6), ..plain() }, [4.0 / 7.0, 3.0 / 7.0, 0.0, 0.0]);
+        // At temperature 1/2 probabilities are squared.
+        check(
+            Options { temperature: Some(0.5), ..plain() },
+            [16.0 / 30.0, 9.0 / 30.0, 4.0 / 30.0, 1.0 / 30.0],
+        );
+        check(Options { temperature: Some(0.0), ..plain() }, [1.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_seed_fixes_the_draws() {
+        let fixed = |seed| Options { seed: Some(seed), ..plain() };
+        assert_eq!(drawn(&fixed(7), 1, 50), drawn(&fixed(7), 2, 50));
+        assert_ne!(drawn(&fixed(7), 1, 50), drawn(&fixed(8), 1, 50));
+        assert_ne!(drawn(&plain(), 1, 50), drawn(&plain(), 2, 50));
+    }
+
+    #[test]
+    fn logprobs_are_those_of_the_raw_logits() {
+        mlx::open().unwrap();
+        let token = Array::from_slice(&[2u32], &[1]);
+        let logprobs = Logprobs::new(&logits(), &token, 3);
+        let close =
+            |got: f32, expected: f32| assert!((got - expected).abs() < 1e-5, "{got} {expected}");
+        close(logprobs.chosen.item().unwrap(), 0.3f32.ln());
+        let (ids, values) = logprobs.top.unwrap();
+        assert_eq!(ids.to_vec::<u32>().unwrap(), [9, 2, 14]);
+        for (value, expected) in values.to_vec::<f32>().unwrap().into_iter().zip([0.4f32, 0.3, 0.2])
+        {
+            close(value, expected.ln());
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The engine with real models: the embedded one, and the reference checkpoints.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use protocol::{
+    Engine, Event, FinishReason, Format, Input, LoadModel, LoadedModel, ModelFiles, Options,
+    Outbox, Request, RequestId, Think, TokenLogprob, Usage, Work,
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn files(folder: &Path) -> ModelFiles {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut model = ModelFiles { name: "test".to_owned(), ..ModelFiles::default() };
+    for path in entries {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.ends_with(".safetensors") {
+            model.tensors.push(path);
+        } else {
+            model.files.insert(name, path);
+        }
+    }
+    model
+}
+
+fn load(folder: &Path) -> (LoadedModel, Box<dyn Engine>) {
+    let job = LoadModel { model: files(folder), ..LoadModel::default() };
+    engine::load(&job, 1, &mut |_, _| {}).unwrap()
+}
+
+fn pocket() -> Box<dyn Engine> {
+    load(&root().join("models/pocket")).1
+}
+
+#[derive(Default)]
+struct Reader {
+    replies: HashMap<RequestId, Reply>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Reply {
+    text: String,
+    logprobs: Vec<TokenLogprob>,
+    usage: Option<Usage>,
+    failure: Option<String>,
+}
+
+impl Outbox for Reader {
+    fn send(&mut self, id: RequestId, event: Event) {
+        let reply = self.replies.entry(id).or_default();
+        match event {
+            Event::Delta(delta) => {
+                reply.text += &delta.content;
+                reply.logprobs.extend(delta.logprobs);
+            }
+            Event::Finished(usage) => reply.usage = Some(usage),
+            Event::Failed(failure) => reply.failure = Some(failure.message),
+            Event::PromptRead { .. } | Event::Rendered { .. } => {}
+        }
+    }
+
+    fn ready(&self, _: RequestId) -> bool {
+        true
+    }
+}
+
+fn greedy(num_predict: i64) -> Options {
+    Options { temperature: Some(0.0), num_predict: Some(num_predict), ..Options::default() }
+}
+
+fn request(id: u64, prompt: &str, options: Options) -> Request {
+    Request {
+        id: RequestId(id),
+        input: Input::Raw { prompt: prompt.to_owned() },
+        options,
+        format: Format::Free,
+        think: Think::Unset,
+        logprobs: None,
+        render_only: false,
+    }
+}
+
+fn serve(engine: &mut dyn Engine, requests: Vec<Request>) -> HashMap<RequestId, Reply> {
+    let mut reader = Reader::default();
+    for request in requests {
+        engine.submit(request, &mut reader);
+    }
+    while engine.step(&mut reader) == Work::More {}
+    reader.replies
+}
+
+fn one(engine: &mut dyn Engine, request: Request) -> Reply {
+    let id = request.id;
+    let reply = serve(engine, vec![request]).remove(&id).unwrap();
+    assert_eq!(reply.failure, None);
+    reply
+}
+
+const PROMPTS: [&str; 4] =
+    ["What can you do?", "The cat", "My young friend walks with", "No star turns. A teacher"];
+
+#[test]
+fn a_batch_changes_no_reply() {
+    let mut engine = pocket();
+    let alone: Vec<String> = (0..4)
+        .map(|i| one(&mut *pocket(), request(i, PROMPTS[i as usize], greedy(40))).text)
+        .collect();
+    let together =
+        serve(&mut *engine, (0..4).map(|i| request(i, PROMPTS[i as usize], greedy(40))).collect());
+    for (index, text) in alone.iter().enumerate() {
+        assert!(!text.is_empty());
+        assert_eq!(&together[&RequestId(index as u64)].text, text, "{}", PROMPTS[index]);
+    }
+}
+
+#[test]
+fn what_is_cached_is_what_would_be_computed() {
+    let mut engine = pocket();
+    let first = one(&mut *engine, request(1, PROMPTS[2], greedy(40)));
+    let longer = format!("{}{} The wind", PROMPTS[2], first.text);
+    let cached = one(&mut *engine, request(2, &longer, greedy(40)));
+    let fresh = one(&mut *pocket(), request(3, &longer, greedy(40)));
+    assert_eq!(cached.text, fresh.text);
+    let (cached, fresh) = (cached.usage.unwrap(), fresh.usage.unwrap());
+    assert!(cached.cached_tokens > first.usage.unwrap().prompt_tokens, "{cached:?}");
+    assert_eq!((fresh.cached_tokens, fresh.prompt_tokens), (0, cached.prompt_tokens));
+    // The same prompt once more: all but its last token is there.
+    let again = one(&mut *engine, request(4, &longer, greedy(40)));
+    assert_eq!(again.usage.unwrap().cached_tokens, cached.prompt_tokens - 1);
+}
+
+#[test]
+fn a_seed_fixes_the_text_whatever_the_batch() {
+    let seeded = |id, seed| {
+        request(
+            id,
+            PROMPTS[0],
+            Options { seed: Some(seed), num_predict: Some(60), ..Options::default() },
+        )
+    };
+    let mut engine = pocket();
+    let alone = one(&mut *engine, seeded(1, 5)).text;
+    assert_eq!(one(&mut *engine, seeded(2, 5)).text, alone);
+    assert_ne!(one(&mut *engine, seeded(3, 6)).text, alone);
+    let together = serve(&mut *engine, vec![seeded(4, 9), seeded(5, 5), seeded(6, 8)]);
+    assert_eq!(together[&RequestId(5)].text, alone);
+}
+
+#[test]
+fn replies_end_where_they_should() {
+    let mut engine = pocket();
+    let whole = one(&mut *engine, request(1, PROMPTS[1], greedy(30)));
+    let usage = whole.usage.unwrap();
+    assert_eq!((usage.reason, usage.generated_tokens), (FinishReason::Length, 30));
+    let stop = whole.text.split_whitespace().nth(5).unwrap().to_owned();
+    let options = Options { stop: Some(vec![stop.clone()]), ..greedy(30) };
+    let stopped = one(&mut *engine, request(2, PROMPTS[1], options));
+    assert_eq!(stopped.text, whole.text[..whole.text.find(&stop).unwrap()]);
+    assert_eq!((stopped.usage.unwrap().stop, usage.stop), (Some(stop), None));
+    // Nothing limits it but its own end token.
+    let seeded = Options { seed: Some(3), ..Options::default() };
+    let own_end = one(&mut *engine, request(3, PROMPTS[1], seeded)).usage.unwrap();
+    assert_eq!(own_end.reason, FinishReason::Stop);
+}
+
+#[test]
+fn logprobs_come_with_every_token() {
+    let mut engine = pocket();
+    let asked = Request { logprobs: Some(3), ..request(1, PROMPTS[0], greedy(20)) };
+    let reply = one(&mut *engine, asked);
+    assert_eq!(reply.logprobs.len(), 20);
+    let bytes: Vec<u8> =
+        reply.logprobs.iter().flat_map(|token| token.chosen.bytes.clone()).collect();
+    assert_eq!(String::from_utf8(bytes).unwrap(), reply.text);
+    for token in &reply.logprobs {
+        assert_eq!(token.top.len(), 3);
+        assert_eq!(
+            (token.top[0].id, token.top[0].logprob),
+            (token.chosen.id, token.chosen.logprob)
+        );
+        assert!(token.top.windows(2).all(|pair| pair[0].logprob >= pair[1].logprob));
+        assert!(token.top.iter().map(|choice| choice.logprob.exp()).sum::<f32>() <= 1.0001);
+    }
+}
+
+#[test]
+fn a_cancelled_request_leaves_at_once_and_loses_nothing() {
+    let mut engine = pocket();
+    let mut reader = Reader::default();
+    engine.submit(request(1, PROMPTS[0], greedy(4000)), &mut reader);
+    for _ in 0..20 {
+        assert_eq!(engine.step(&mut reader), Work::More);
+    }
+    engine.cancel(RequestId(1));
+    let before = reader.replies[&RequestId(1)].text.len();
+    while engine.step(&mut reader) == Work::More {}
+    assert_eq!(reader.replies[&RequestId(1)].text.len(), before);
+    let reply = one(&mut *engine, request(2, PROMPTS[0], greedy(10)));
+    assert!(reply.usage.unwrap().cached_tokens > 0, "what was computed is there for others");
+}
+
+#[test]
+fn a_long_prompt_goes_in_chunks() {
+    let long = "The young teacher walks with a soft song. ".repeat(280);
+    let reply = one(&mut *pocket(), request(1, &long, greedy(8)));
+    let usage = reply.usage.unwrap();
+    assert!(usage.prompt_tokens > 2048 && usage.generated_tokens == 8, "{usage:?}");
+    let too_long = long.repeat(2);
+    let refused = serve(&mut *pocket(), vec![request(1, &too_long, greedy(8))]);
+    let message = refused[&RequestId(1)].failure.clone().unwrap();
+    assert!(
+        message.contains("exceeds the model's maximum context length (4096 tokens)"),
+        "{message}"
+    );
+}
+
+/// Through the whole engine the reference's own continuation comes out, as far as bf16 can tell its tokens apart.
+#[test]
+fn reference_checkpoints_continue_as_transformers_does() {
+    for name in ["llama", "llama3-rope", "qwen3"] {
+        let mut compared = 0;
+        let folder = tempfile::tempdir().unwrap();
+        let fixture = root().join("testdata/arch").join(name);
+        fixtures::materialise(&fixture, folder.path()).unwrap();
+        let reference = fixtures::Reference::read(&fixture).unwrap();
+        let tolerance = reference.tolerance.unwrap().bf16;
+        let mut engine = load(folder.path()).1;
+        for (index, prompt) in reference.prompts.iter().enumerate() {
+            let wanted = prompt.greedy.as_ref().unwrap();
+            let sure = wanted.gaps.iter().take_while(|gap| **gap > tolerance).count();
+            let request =
+                Request { logprobs: Some(0), ..request(index as u64, &prompt.text, greedy(24)) };
+            let reply = one(&mut *engine, request);
+            let ids: Vec<u32> = reply.logprobs.iter().map(|token| token.chosen.id).collect();
+            compared += sure;
+            assert_eq!(ids[..sure], wanted.ids[..sure], "{name}, prompt {index}");
+            for (token, logprob) in reply.logprobs.iter().zip(&wanted.logprobs).take(sure) {
+                let off = (f64::from(token.chosen.logprob) - f64::from(*logprob)).abs();
+                assert!(off <= f64::from(tolerance), "{name}, prompt {index}: off by {off}");
+            }
+        }
+        assert!(compared >= 10, "{name}: only {compared} steps are sure enough to compare");
+    }
+}
