@@ -49,7 +49,8 @@ impl Recipe {
 }
 
 impl Store {
-    /// The weights and files of a safetensors model are told as one step.
+    /// Steps are told when they are done and the store is free for others again: who listens may be slow. The weights
+    /// and files of a safetensors model are told as one step.
     pub fn create(
         &self,
         name: &Name,
@@ -57,31 +58,19 @@ impl Store {
         step: &mut dyn FnMut(CreateStep),
     ) -> Result<Model> {
         self.bring_in(&recipe.layers)?;
-        let lock = self.lock()?;
-        let mut draft = Draft { store: self, layers: recipe.layers, created: Vec::new() };
-        if let Some(template) = &recipe.template {
-            draft.replace(&[media::TEMPLATE, media::PROMPT], template.as_bytes())?;
-        }
-        match recipe.system.as_deref() {
-            Some("") => draft.remove(&[media::SYSTEM]),
-            Some(system) => draft.replace(&[media::SYSTEM], system.as_bytes())?,
-            None => {}
-        }
-        for license in recipe.licenses.iter().filter(|text| !text.is_empty()) {
-            draft.add(media::LICENSE, license.as_bytes())?;
-        }
-        let params = draft.merged_params(recipe.params)?;
-        if !params.is_empty() {
-            draft.replace(&[media::PARAMS], &go_json::encode(&params))?;
-        }
-        if !recipe.messages.is_empty() {
-            draft.replace(&[media::MESSAGES], &go_json::encode(&recipe.messages))?;
-        }
+        let mut draft = Draft { store: self, layers: recipe.layers.clone(), created: Vec::new() };
+        let written = {
+            let _lock = self.lock()?;
+            let changed = draft.change(recipe);
+            let written =
+                changed.and_then(|config| self.write_locked(name, &config, draft.layers.clone()));
+            if written.is_err() {
+                draft.undo();
+            }
+            written
+        };
         draft.tell(step);
-        step(CreateStep::WritingManifest);
-        let name = self.write_locked(name, &recipe.config, draft.layers)?;
-        drop(lock);
-        self.model(&name)
+        self.model(&written?)
     }
 }
 
@@ -92,6 +81,35 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
+    fn change(&mut self, recipe: Recipe) -> Result<Config> {
+        if let Some(template) = &recipe.template {
+            self.replace(&[media::TEMPLATE, media::PROMPT], template.as_bytes())?;
+        }
+        match recipe.system.as_deref() {
+            Some("") => self.remove(&[media::SYSTEM]),
+            Some(system) => self.replace(&[media::SYSTEM], system.as_bytes())?,
+            None => {}
+        }
+        for license in recipe.licenses.iter().filter(|text| !text.is_empty()) {
+            self.add(media::LICENSE, license.as_bytes())?;
+        }
+        let params = self.merged_params(recipe.params)?;
+        if !params.is_empty() {
+            self.replace(&[media::PARAMS], &go_json::encode(&params))?;
+        }
+        if !recipe.messages.is_empty() {
+            self.replace(&[media::MESSAGES], &go_json::encode(&recipe.messages))?;
+        }
+        Ok(recipe.config)
+    }
+
+    /// The lock is held.
+    fn undo(&self) {
+        if let Err(error) = self.store.remove_unused(self.created.iter().copied().collect()) {
+            tracing::warn!(%error, "layers of a model that could not be made stay behind");
+        }
+    }
+
     fn add(&mut self, media_type: &str, bytes: &[u8]) -> Result<()> {
         let new = self.store.new_layer(media_type, bytes)?;
         if !new.existed {
@@ -132,6 +150,7 @@ impl Draft<'_> {
                 false => CreateStep::UsingLayer(layer.digest),
             });
         }
+        step(CreateStep::WritingManifest);
     }
 }
 
@@ -257,9 +276,10 @@ mod tests {
         let mut recipe = base(&scene);
         let weights = recipe.layers[0].clone();
         std::fs::remove_file(scene.store.blob_path(&weights.digest)).unwrap();
-        recipe.template = None;
+        let files = scene.files();
         let got = scene.store.create(&Name::parse("x").unwrap(), recipe, &mut |_| {});
         assert!(matches!(got, Err(crate::Error::MissingBlob(digest)) if digest == weights.digest));
         assert!(scene.store.models().unwrap().is_empty());
+        assert_eq!(scene.files(), files, "the template is gone again");
     }
 }

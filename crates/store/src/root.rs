@@ -78,6 +78,7 @@ impl Store {
         }
         self.bring_in(&manifest.layers)?;
         let _lock = self.lock()?;
+        self.require(manifest.blobs())?;
         self.install(&destination, &manifest, &bytes)
     }
 
@@ -120,6 +121,7 @@ impl Store {
         layers: Vec<Layer>,
     ) -> Result<Name> {
         let name = self.resolve(name);
+        self.require(layers.iter())?;
         let config = self.new_layer(media::CONFIG, &go_json::encode(config))?.layer;
         let manifest = Manifest::new(config, layers);
         self.install(&name, &manifest, &go_json::encode(&manifest))?;
@@ -133,13 +135,15 @@ impl Store {
             .try_for_each(|layer| self.reuse(&layer.digest, Some(layer.size_bytes)).map(|_| ()))
     }
 
-    /// The lock is held.
+    fn require<'a>(&self, mut layers: impl Iterator<Item = &'a Layer>) -> Result<()> {
+        layers.try_for_each(|layer| match self.reuse(&layer.digest, Some(layer.size_bytes))? {
+            true => Ok(()),
+            false => Err(Error::MissingBlob(layer.digest)),
+        })
+    }
+
+    /// The lock is held, and all blobs are there.
     fn install(&self, name: &Name, manifest: &Manifest, bytes: &[u8]) -> Result<()> {
-        for layer in manifest.blobs() {
-            if !self.reuse(&layer.digest, Some(layer.size_bytes))? {
-                return Err(Error::MissingBlob(layer.digest));
-            }
-        }
         let manifests = self.root.join("manifests");
         let path = manifests.join(name.path());
         let replaced = read_manifest(&path).ok().map(|(manifest, _)| manifest);
@@ -160,7 +164,7 @@ impl Store {
     }
 
     /// The lock is held.
-    fn remove_unused(&self, blobs: BTreeSet<Digest>) -> Result<()> {
+    pub(crate) fn remove_unused(&self, blobs: BTreeSet<Digest>) -> Result<()> {
         let used = self.used_blobs();
         for digest in blobs.iter().filter(|digest| !used.contains(digest)) {
             let path = self.own_blob_path(digest);
