@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn a_layer_that_is_gone_makes_no_model() {
         let scene = Scene::new();
-        let mut recipe = base(&scene);
+        let recipe = base(&scene);
         let weights = recipe.layers[0].clone();
         std::fs::remove_file(scene.store.blob_path(&weights.digest)).unwrap();
         let files = scene.files();

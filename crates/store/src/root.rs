@@ -79,7 +79,7 @@ impl Store {
         self.bring_in(&manifest.layers)?;
         let _lock = self.lock()?;
         self.require(manifest.blobs())?;
-        self.install(&destination, &manifest, &bytes)
+        self.install(&destination, &bytes)
     }
 
     /// Removes the manifest and the blobs that no other model needs.
@@ -123,8 +123,7 @@ impl Store {
         let name = self.resolve(name);
         self.require(layers.iter())?;
         let config = self.new_layer(media::CONFIG, &go_json::encode(config))?.layer;
-        let manifest = Manifest::new(config, layers);
-        self.install(&name, &manifest, &go_json::encode(&manifest))?;
+        self.install(&name, &go_json::encode(&Manifest::new(config, layers)))?;
         Ok(name)
     }
 
@@ -143,7 +142,7 @@ impl Store {
     }
 
     /// The lock is held, and all blobs are there.
-    fn install(&self, name: &Name, manifest: &Manifest, bytes: &[u8]) -> Result<()> {
+    fn install(&self, name: &Name, bytes: &[u8]) -> Result<()> {
         let manifests = self.root.join("manifests");
         let path = manifests.join(name.path());
         let replaced = read_manifest(&path).ok().map(|(manifest, _)| manifest);
