@@ -139,7 +139,8 @@ fn definition() -> clap::Command {
 fn refused(error: &clap::Error) -> Result<Parsed, Told> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
-        Some(ContextValue::Strings(texts)) => texts.first().cloned().unwrap_or_default(),
+        // The likeliest comes last.
+        Some(ContextValue::Strings(texts)) => texts.last().cloned().unwrap_or_default(),
         _ => String::new(),
     };
     let flag = text(ContextKind::InvalidArg);
@@ -214,6 +215,7 @@ mod tests {
         check("run", Err("requires at least 1 arg(s), only received 0"));
         check("rm", Err("requires at least 1 arg(s), only received 0"));
         check("serve now", Err("accepts 0 arg(s), received 1"));
+        check("run x --keepalive -1m", Ok(()));
         check("create x -f", Err("flag needs an argument: --file"));
         check("run x --keepalive", Err("flag needs an argument: --keepalive"));
     }

@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(value_name = "MODEL [PROMPT]")]
     pub model_and_prompt: Vec<String>,
     /// Duration to keep a model loaded (e.g. 5m)
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     keepalive: Option<String>,
     /// Show timings for response
     #[arg(long)]
@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long)]
     nowordwrap: bool,
     /// Response format (e.g. json, or a JSON schema)
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", allow_hyphen_values = true)]
     format: Option<String>,
     /// Enable thinking mode: true/false or high/medium/low/max for supported models
     #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     truncate: Option<String>,
     /// Truncate output embeddings to specified dimension (embedding models only)
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
     dimensions: Option<String>,
 }
 

@@ -29,7 +29,8 @@ fn a_conversation() {
     create(&home, "tiny");
     let mut terminal = begin(&home, &["run", "tiny"]);
     say(&mut terminal, "!say good morning", "\ngood morning\n\n");
-    say(&mut terminal, "\"\"\"two", "... ");
+    terminal.type_in(&format!("\"\"\"two{ENTER}"));
+    terminal.expect("... ");
     say(&mut terminal, "!say lines\"\"\"", "\nlines\n\n");
     terminal.type_in(&format!("joined{CTRL_J}!say by hand{ENTER}"));
     terminal.expect("\nby hand\n\n");

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::support::{Home, Server, create, finish, signal, wait};
 
-const WORDS: &str = "alpha bravo charlie delta echo foxtrot golf hotel";
+const WORDS: &str = "alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima";
 
 #[test]
 fn prompts_from_everywhere() {
@@ -43,7 +43,7 @@ fn timings_are_told_on_wish() {
     for label in ["total duration", "prompt eval count", "eval count", "eval rate"] {
         assert!(labels.contains(&label), "{label}: {stderr}");
     }
-    assert!(stderr.contains("eval count:           8 token(s)\n"), "{stderr}");
+    assert!(stderr.contains("eval count:           12 token(s)\n"), "{stderr}");
 }
 
 #[test]
@@ -63,8 +63,8 @@ fn a_refusal_is_the_commands_error() {
     assert!(done.plain_stderr().starts_with("Error: "), "{done}");
 }
 
-/// Each step of the first request takes 300 ms; were it not cancelled, eight steps of the next would take longer than
-/// what is allowed here.
+/// Each step of the first request takes 300 ms; were it not cancelled, the twelve steps of the next would take longer
+/// than what is allowed here.
 #[test]
 fn an_interrupt_ends_the_reply_and_the_work() {
     let mut home = Home::new();
@@ -81,5 +81,5 @@ fn an_interrupt_ends_the_reply_and_the_work() {
     let started = Instant::now();
     let next = home.run(&["run", "tiny", "Why?"]);
     assert_eq!(next.stdout, format!("{WORDS}\n\n"));
-    assert!(started.elapsed() < Duration::from_millis(2000), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
 }

@@ -14,6 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Longer than anything here takes, shorter than a hung test suite.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Of the server's log, when a test fails.
+const LOG_LINES_SHOWN: usize = 20;
+
 /// A user's home: empty, and gone after the test.
 pub struct Home {
     folder: tempfile::TempDir,
@@ -190,7 +193,10 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- the server's log\n{}", self.log());
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+            eprintln!("--- the server's log ends so\n{}", last.join("\n"));
         }
     }
 }
@@ -264,7 +270,6 @@ TEMPLATE \"\"\"{{- if .System }}<|im_start|>system
 \"\"\"
 PARAMETER temperature 0
 PARAMETER seed 1
-PARAMETER num_predict 8
 SYSTEM You are terse.
 LICENSE MIT
 MESSAGE user hi

@@ -29,13 +29,13 @@ pub struct Args {
     #[arg(value_name = "MODEL")]
     pub model: Vec<String>,
     /// Name of the Modelfile (default "Modelfile")
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", allow_hyphen_values = true)]
     file: Option<PathBuf>,
     /// Quantize model to this level (e.g. int4)
-    #[arg(short, long, value_name = "TYPE")]
+    #[arg(short, long, value_name = "TYPE", allow_hyphen_values = true)]
     quantize: Option<String>,
     /// Quantize draft model to this level
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", allow_hyphen_values = true)]
     draft_quantize: Option<String>,
     /// Accepted for Ollama's sake: safetensors directories are always imported
     #[arg(long)]
