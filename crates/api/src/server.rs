@@ -87,7 +87,10 @@ impl Server {
         let store = self.0.store.clone();
         match tokio::task::spawn_blocking(move || work(&store)).await {
             Ok(done) => done,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => panic!("work on the store was not done: {error}"),
+            },
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use protocol::{Event, ModelFiles, Request};
+use protocol::{Event, Failure, FailureKind, ModelFiles, Request};
 use scheduler::{EventStream, Lease, Want};
 use store::{Capability, Model};
 
-use super::{Ask, Facts, Reference, Refusal};
+use super::{Ask, Facts, Reference, ReferenceError, Refusal, Verb};
 use crate::Server;
 
 pub(crate) enum Opened {
@@ -31,15 +31,15 @@ impl Running {
 }
 
 pub(crate) async fn open(server: &Server, ask: Ask) -> Result<Opened, Refusal> {
-    let model = stored_model(server, &ask).await?;
+    let (model, facts) = stored_model(server, &ask).await?;
     if ask.unloads() {
         server.scheduler().unload(&model.digest.to_string());
         return Ok(Opened::Unloaded);
     }
-    let facts = Facts::of(&model);
     if facts.capabilities.contains(&Capability::Image) {
         return Err(Refusal::ImageModel);
     }
+    check_files(&model, ask.verb)?;
     let (load_only, keep_alive) = (ask.load_only, ask.keep_alive);
     let mut request = ask.complete(&facts)?;
     let want = Want { keep_alive, ..want(&model, &request) };
@@ -53,16 +53,33 @@ pub(crate) async fn open(server: &Server, ask: Ask) -> Result<Opened, Refusal> {
     Ok(Opened::Running(Running { events, _lease: lease, load }))
 }
 
-/// The model that is asked, if it is there.
-async fn stored_model(server: &Server, ask: &Ask) -> Result<Model, Refusal> {
+/// The model that is asked, if it is there, and what its files say.
+async fn stored_model(server: &Server, ask: &Ask) -> Result<(Model, Facts), Refusal> {
     let verb = ask.verb;
     let reference =
         Reference::parse(&ask.model).map_err(|error| Refusal::Reference { verb, error })?;
-    let found = server.blocking(move |store| store.model(&reference.name)).await;
-    found.map_err(|error| match error {
+    let found = server.blocking(move |store| {
+        let model = store.model(&reference.name)?;
+        let facts = Facts::of(&model);
+        Ok((model, facts))
+    });
+    found.await.map_err(|error| match error {
         store::Error::NotFound(_) => Refusal::UnknownModel { asked: ask.model.clone() },
         other => Refusal::Store(other),
     })
+}
+
+/// A store that Ollama shares may hold models that cannot run here.
+fn check_files(model: &Model, verb: Verb) -> Result<(), Refusal> {
+    if model.config.is_remote() {
+        return Err(Refusal::Reference { verb, error: ReferenceError::Cloud });
+    }
+    if model.tensors.is_empty() && !model.gguf.is_empty() {
+        let message = format!("`{}` is stored as GGUF, which cannot be run yet", model.name);
+        let failure = Failure::new(FailureKind::Unsupported, message);
+        return Err(failure.hint("create it anew from its safetensors files").into());
+    }
+    Ok(())
 }
 
 fn want(model: &Model, request: &Request) -> Want {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use store::{Capability, Digest};
+use store::{Capability, Config, Digest, Name, media};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -157,6 +157,37 @@ async fn a_model_that_cannot_be_loaded_says_why() {
     let answer = scene.post("/api/generate", r#"{"model":"badload","prompt":"x"}"#).await;
     assert_eq!(answer.status, 500);
     assert_eq!(answer.json()["error"], "`badload:latest` was told to be a bad model");
+    scene.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn models_that_only_ollama_can_run_are_shown_and_refused() {
+    let scene = scene().await;
+    let store = &scene.store;
+    let layers = vec![store.new_layer(media::MODEL, b"GGUF").unwrap().layer];
+    let gguf =
+        Config { model_format: "gguf".into(), model_family: "llama".into(), ..Config::default() };
+    store.write_manifest(&Name::parse("old").unwrap(), &gguf, layers).unwrap();
+    let remote = Config {
+        remote_host: "https://ollama.com:443".into(),
+        remote_model: "big".into(),
+        ..Config::default()
+    };
+    store.write_manifest(&Name::parse("far").unwrap(), &remote, Vec::new()).unwrap();
+
+    let answer = scene.post("/api/generate", r#"{"model":"old","prompt":"x"}"#).await;
+    assert_eq!(
+        (answer.status, answer.json()["error"].as_str().unwrap()),
+        (400, "`old:latest` is stored as GGUF, which cannot be run yet")
+    );
+    let answer = scene.post("/api/generate", r#"{"model":"far","prompt":"x"}"#).await;
+    assert_eq!(
+        (answer.status, answer.json()["error"].as_str().unwrap()),
+        (403, "ollama cloud is disabled: remote model is unavailable")
+    );
+    let shown = scene.post("/api/show", r#"{"model":"old"}"#).await.json();
+    assert_eq!((&shown["details"]["format"], &shown["model_info"]), (&json!("gguf"), &json!({})));
+    assert_eq!(scene.get("/api/tags").await.json()["models"].as_array().unwrap().len(), 3);
     scene.stop().await.unwrap();
 }
 

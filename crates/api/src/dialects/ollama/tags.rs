@@ -11,8 +11,10 @@ use crate::http::{self, Call, JSON};
 use crate::json::to_vec;
 
 pub(super) async fn tags(call: Call) -> Result<Response, Rejection> {
-    let models = call.server.blocking(|store| store.models()).await?;
-    let list = List { models: models.iter().map(Item::of).collect() };
+    let models = call
+        .server
+        .blocking(|store| store.models().map(|models| models.iter().map(Item::of).collect()));
+    let list = List { models: models.await? };
     Ok(http::json(StatusCode::OK, JSON, to_vec(&list)))
 }
 
