@@ -28,8 +28,9 @@ typedef struct ollmlx_buffer_ {
   mlx_dtype dtype;
 } ollmlx_buffer;
 
-// Returns 0; anything else becomes an error of the evaluation. Runs on the thread of the CPU stream, must not throw.
-typedef int (*ollmlx_kernel)(
+// Runs on the thread of the CPU stream. It cannot fail and must not throw: MLX 0.32.2 loses count of a stream's tasks when
+// one throws while more are being added, and waits for ever after the tenth.
+typedef void (*ollmlx_kernel)(
     const void* payload,
     const ollmlx_buffer* inputs,
     size_t inputs_num,

@@ -41,8 +41,10 @@ fn evaluate(arrays: &[&Array], which: fn(&Functions) -> Evaluate) -> Result<(), 
     let f = functions();
     let vector = Vector::of(f, arrays);
     // SAFETY: the vector holds references of its own and lives for the call.
-    match meter::inside(|| unsafe { which(f)(vector.raw) }) {
-        0 => Ok(()),
+    let status = meter::inside(|| unsafe { which(f)(vector.raw) });
+    match (status, cpu::take_failure()) {
+        (0, None) => Ok(()),
+        (0, Some(message)) => Err(EvalError::Failed(message)),
         _ => Err(EvalError::from_last_message()),
     }
 }

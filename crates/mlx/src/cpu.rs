@@ -1,16 +1,18 @@
 //! The CPU primitive: a kernel written in Rust as a node of MLX's graph, as lazy and as ordered as MLX's own operations.
 //!
 //! A kernel runs on the thread of MLX's CPU stream and may use threads of its own meanwhile; nothing else of that stream
-//! runs until it returns. It is total: whatever could be wrong with its inputs is checked when the node is made. One that
-//! panics all the same makes the evaluation an error.
+//! runs until it returns. It is total: whatever could be wrong with its inputs is checked when the node is made. Where one
+//! panics all the same, the thread that made the node gets an error from its next `eval` or reading; the panic does not
+//! pass through MLX, whose streams do not survive many errors.
 
 use crate::array::Vector;
 use crate::device::stream_for;
 use crate::ffi::{OLLMLX_DONATED, OLLMLX_FRESH, OLLMLX_SHARED, ollmlx_buffer, ollmlx_output};
 use crate::{Array, Device, Dtype, Element, error, with_device};
 use std::cell::Cell;
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Arithmetic on host memory. The value carries the parameters; it is dropped when the node is done, on any thread.
 pub trait Kernel: Send + Sync + 'static {
@@ -125,7 +127,8 @@ pub fn call(kernel: impl Kernel, inputs: &[&Array], outputs: &[Start<'_>]) -> Ve
     };
     let arguments = Vector::of(f, inputs);
     let mut results = Vector::empty(f);
-    let payload = Box::into_raw(Box::new(Box::new(kernel) as Box<dyn Kernel>)).cast::<c_void>();
+    let payload = Payload { kernel: Box::new(kernel), failure: FAILURE.with(Arc::clone) };
+    let payload = Box::into_raw(Box::new(payload)).cast::<c_void>();
     // SAFETY: handles, name and descriptions outlive the call; the payload is what `run_kernel` and `drop_kernel` take,
     // and is theirs from here on, whatever happens.
     let status = unsafe {
@@ -191,11 +194,17 @@ fn describe(inputs: &[&Array], outputs: &[Start<'_>]) -> Option<Vec<ollmlx_outpu
     outputs.iter().map(one).collect()
 }
 
+/// What the native side carries: the kernel, and where its thread looks for failures.
+struct Payload {
+    kernel: Box<dyn Kernel>,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
 unsafe extern "C" fn drop_kernel(payload: *mut c_void) {
     // SAFETY: made by `call` from exactly this box; the native side calls this once.
-    let kernel = unsafe { Box::from_raw(payload.cast::<Box<dyn Kernel>>()) };
+    let payload = unsafe { Box::from_raw(payload.cast::<Payload>()) };
     // A destructor that panics must not unwind into C++; there is nobody to tell.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(kernel)));
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
 }
 
 /// Never unwinds: the caller is C++.
@@ -205,20 +214,25 @@ unsafe extern "C" fn run_kernel(
     inputs_num: usize,
     outputs: *const ollmlx_buffer,
     outputs_num: usize,
-) -> c_int {
+) {
+    // SAFETY: the payload is alive, and the native side passes two arrays of buffers that live for the call.
+    let (payload, inputs, outputs) = unsafe {
+        (&*payload.cast::<Payload>(), buffers(inputs, inputs_num), buffers(outputs, outputs_num))
+    };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: the payload is alive, and the native side passes two arrays of buffers that live for the call.
-        let (kernel, inputs, outputs) = unsafe {
-            let kernel = &*payload.cast::<Box<dyn Kernel>>();
-            (kernel, buffers(inputs, inputs_num), buffers(outputs, outputs_num))
-        };
         // SAFETY: the buffers describe living memory; the native side has refused overlaps.
         let inputs: Vec<_> = inputs.iter().map(|buffer| unsafe { input(buffer) }).collect();
         // SAFETY: as above, and outputs are row contiguous.
         let mut outputs: Vec<_> = outputs.iter().map(|buffer| unsafe { output(buffer) }).collect();
-        kernel.run(&inputs, &mut outputs);
+        payload.kernel.run(&inputs, &mut outputs);
     }));
-    c_int::from(outcome.is_err())
+    if let Err(panic) = outcome {
+        let words = panic.downcast_ref::<&str>().map(|text| text.to_string());
+        let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let message = format!("the kernel `{}` panicked: {words}", payload.kernel.name());
+        // A lock that a panic poisoned still holds what was put in.
+        *payload.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+    }
 }
 
 /// # Safety
@@ -284,6 +298,14 @@ unsafe fn output<'a>(buffer: &'a ollmlx_buffer) -> Output<'a> {
 thread_local! {
     /// Whether this thread has ever shared a buffer. Then its memory is only read in the order of the stream.
     static SHARED: Cell<bool> = const { Cell::new(false) };
+
+    /// The message of a kernel of this thread that panicked.
+    static FAILURE: Arc<Mutex<Option<String>>> = Arc::default();
+}
+
+/// What a kernel of this thread has failed with since this was asked last.
+pub(crate) fn take_failure() -> Option<String> {
+    FAILURE.with(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take())
 }
 
 pub(crate) fn buffers_are_shared() -> bool {

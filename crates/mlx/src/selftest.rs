@@ -75,7 +75,8 @@ fn array(values: &[f64], shape: &[i32]) -> Array {
 
 /// [rows, inner] · [inner, columns]
 fn product(a: &[f64], b: &[f64], inner: usize, columns: usize) -> Vec<f64> {
-    let row = |row: &[f64], c: usize| row.iter().enumerate().map(|(k, x)| x * b[k * columns + c]).sum();
+    let row =
+        |row: &[f64], c: usize| row.iter().enumerate().map(|(k, x)| x * b[k * columns + c]).sum();
     a.chunks(inner).flat_map(|r| (0..columns).map(move |c| row(r, c))).collect()
 }
 
@@ -97,8 +98,10 @@ fn quantised() -> Trial {
     let (rows, inner, columns) = (3, 64, 32);
     let x = values(rows * inner, 0.3);
     let nibbles: Vec<u32> = (0..columns * inner).map(|i| (i * 7 + i / 13) as u32 % 16).collect();
-    let packed: Vec<u32> =
-        nibbles.chunks(8).map(|word| word.iter().rev().fold(0, |bits, nibble| bits << 4 | nibble)).collect();
+    let packed: Vec<u32> = nibbles
+        .chunks(8)
+        .map(|word| word.iter().rev().fold(0, |bits, nibble| bits << 4 | nibble))
+        .collect();
     let groups = columns * inner / 32;
     let scales: Vec<f64> = (0..groups).map(|g| 0.125 * (1 + g % 3) as f64).collect();
     let biases: Vec<f64> = (0..groups).map(|g| -0.5 * (g % 4) as f64).collect();
@@ -106,11 +109,19 @@ fn quantised() -> Trial {
         let (i, group) = (column * inner + k, (column * inner + k) / 32);
         f64::from(nibbles[i]) * scales[group] + biases[group]
     };
-    let transposed: Vec<f64> = (0..inner * columns).map(|i| weight(i % columns, i / columns)).collect();
+    let transposed: Vec<f64> =
+        (0..inner * columns).map(|i| weight(i % columns, i / columns)).collect();
     let side = [columns as i32, inner as i32 / 32];
     let (scales, biases) = (array(&scales, &side), array(&biases, &side));
     let w = Array::from_slice(&packed, &[columns as i32, inner as i32 / 8]);
-    let q = Quantized { w: &w, scales: &scales, biases: Some(&biases), group_size: 32, bits: 4, mode: Mode::Affine };
+    let q = Quantized {
+        w: &w,
+        scales: &scales,
+        biases: Some(&biases),
+        group_size: 32,
+        bits: 4,
+        mode: Mode::Affine,
+    };
     let found = quantized_matmul(&array(&x, &[rows as i32, inner as i32]), &q, true);
     Trial { found, expected: product(&x, &transposed, inner, columns) }
 }
@@ -145,11 +156,16 @@ fn rope() -> Trial {
         let at = |j: usize| {
             let angle = position * 10_000_f64.powf(-((j % half) as f64) / half as f64);
             let (sin, cos) = angle.sin_cos();
-            if j < half { row[j] * cos - row[j + half] * sin } else { row[j - half] * sin + row[j] * cos }
+            if j < half {
+                row[j] * cos - row[j + half] * sin
+            } else {
+                row[j - half] * sin + row[j] * cos
+            }
         };
         (0..dims).map(at).collect()
     };
-    let rope = Rope { dims: dims as i32, traditional: false, angles: Angles::Base(10_000.0), scale: 1.0 };
+    let rope =
+        Rope { dims: dims as i32, traditional: false, angles: Angles::Base(10_000.0), scale: 1.0 };
     Trial {
         found: rope.apply(&array(&x, &[1, 2, length as i32, dims as i32]), offset as i32),
         expected: x.chunks(dims).enumerate().flat_map(turned).collect(),
@@ -165,9 +181,12 @@ fn attention() -> Trial {
     let head = |x: &[f64], h: usize, row: usize| x[(h * keys + row) * dim..][..dim].to_vec();
     let answer = |i: usize, query: &[f64]| -> Vec<f64> {
         let (h, seen) = (i / queries / (heads / kv_heads), keys - queries + i % queries + 1);
-        let dot = |row: usize| head(&k, h, row).iter().zip(query).map(|(a, b)| a * b).sum::<f64>() * scale;
+        let dot = |row: usize| {
+            head(&k, h, row).iter().zip(query).map(|(a, b)| a * b).sum::<f64>() * scale
+        };
         let weights = softmax_of(&(0..seen).map(dot).collect::<Vec<_>>());
-        let values = |d: usize| weights.iter().enumerate().map(|(row, w)| w * head(&v, h, row)[d]).sum();
+        let values =
+            |d: usize| weights.iter().enumerate().map(|(row, w)| w * head(&v, h, row)[d]).sum();
         (0..dim).map(values).collect()
     };
     let shape = |heads: usize, length: usize| [1, heads as i32, length as i32, dim as i32];
@@ -180,7 +199,10 @@ fn attention() -> Trial {
         Mask::Causal,
         None,
     );
-    Trial { found, expected: q.chunks(dim).enumerate().flat_map(|(i, row)| answer(i, row)).collect() }
+    Trial {
+        found,
+        expected: q.chunks(dim).enumerate().flat_map(|(i, row)| answer(i, row)).collect(),
+    }
 }
 
 /// A kernel between two operations of MLX.
@@ -200,7 +222,9 @@ fn kernel() -> Trial {
     }
     let x = values(1000, 1.1);
     let before = array(&x, &[1000]) + 3.0;
-    let halved = cpu::call(Halve, &[&before], &[Start::Fresh { shape: &[1000], dtype: Dtype::F32 }]).swap_remove(0);
+    let halved =
+        cpu::call(Halve, &[&before], &[Start::Fresh { shape: &[1000], dtype: Dtype::F32 }])
+            .swap_remove(0);
     Trial { found: halved * 4.0, expected: x.iter().map(|x| (x + 3.0) * 2.0).collect() }
 }
 
@@ -215,7 +239,11 @@ mod tests {
         for check in selftest() {
             assert_eq!(check.fault, None, "{}", check.name);
         }
-        assert!(start.elapsed() < Duration::from_secs(2), "doctor would take {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "doctor would take {:?}",
+            start.elapsed()
+        );
     }
 
     #[test]
