@@ -63,11 +63,15 @@ impl Pieces {
 /// How a vocabulary writes its tokens.
 enum Speller<'a> {
     ByteLevel,
-    /// Bytes of their own are `<0xNN>`, if so.
-    Decoded {
-        decoder: Option<&'a DecoderWrapper>,
-        byte_fallback: bool,
-    },
+    Decoded(Decoded<'a>),
+}
+
+struct Decoded<'a> {
+    decoder: Option<&'a DecoderWrapper>,
+    /// Bytes of their own are `<0xNN>`.
+    byte_fallback: bool,
+    /// What the decoder makes of a neighbour that is the last token.
+    last: String,
 }
 
 impl Speller<'_> {
@@ -77,7 +81,9 @@ impl Speller<'_> {
             return Speller::ByteLevel;
         }
         let byte_fallback = decoder.is_some_and(|decoder| holds(decoder, &is_byte_fallback));
-        Speller::Decoded { decoder, byte_fallback }
+        let pair = decode(decoder, &[NEIGHBOUR, NEIGHBOUR]).unwrap_or_default();
+        let last = pair.strip_prefix(NEIGHBOUR).unwrap_or(NEIGHBOUR).to_owned();
+        Speller::Decoded(Decoded { decoder, byte_fallback, last })
     }
 
     fn spell(&self, token: &str, added: bool, out: &mut Vec<u8>) {
@@ -85,11 +91,30 @@ impl Speller<'_> {
             // Added tokens are matched in the text as they are written.
             Speller::ByteLevel if added => out.extend_from_slice(token.as_bytes()),
             Speller::ByteLevel => spell_byte_level(token, out),
-            Speller::Decoded { decoder, byte_fallback } => match byte_token(token) {
-                Some(byte) if *byte_fallback => out.push(byte),
-                _ => out.extend_from_slice(between_neighbours(*decoder, token).as_bytes()),
+            Speller::Decoded(decoded) => match byte_token(token) {
+                Some(byte) if decoded.byte_fallback => out.push(byte),
+                _ => out.extend_from_slice(decoded.text(token).as_bytes()),
             },
         }
+    }
+}
+
+impl Decoded<'_> {
+    fn text(&self, token: &str) -> String {
+        let between = || {
+            let all = decode(self.decoder, &[NEIGHBOUR, token, NEIGHBOUR])?;
+            Some(all.strip_prefix(NEIGHBOUR)?.strip_suffix(&self.last)?.to_owned())
+        };
+        between().unwrap_or_else(|| token.to_owned())
+    }
+}
+
+fn decode(decoder: Option<&DecoderWrapper>, tokens: &[&str]) -> Option<String> {
+    match decoder {
+        Some(decoder) => {
+            decoder.decode(tokens.iter().map(|token| (*token).to_owned()).collect()).ok()
+        }
+        None => Some(tokens.join(" ")),
     }
 }
 
@@ -106,22 +131,6 @@ fn is_byte_level(decoder: &DecoderWrapper) -> bool {
 
 fn is_byte_fallback(decoder: &DecoderWrapper) -> bool {
     matches!(decoder, DecoderWrapper::ByteFallback(_))
-}
-
-fn between_neighbours(decoder: Option<&DecoderWrapper>, token: &str) -> String {
-    let decode = |tokens: &[&str]| match decoder {
-        Some(decoder) => {
-            decoder.decode(tokens.iter().map(|token| (*token).to_owned()).collect()).ok()
-        }
-        None => Some(tokens.join(" ")),
-    };
-    let pair = decode(&[NEIGHBOUR, NEIGHBOUR]);
-    let inner = || {
-        let last = pair.as_deref()?.strip_prefix(NEIGHBOUR)?;
-        let all = decode(&[NEIGHBOUR, token, NEIGHBOUR])?;
-        Some(all.strip_prefix(NEIGHBOUR)?.strip_suffix(last)?.to_owned())
-    };
-    inner().unwrap_or_else(|| token.to_owned())
 }
 
 fn byte_token(token: &str) -> Option<u8> {
