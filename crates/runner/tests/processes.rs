@@ -333,6 +333,22 @@ async fn a_failed_request_harms_nobody() {
 }
 
 #[tokio::test]
+async fn requests_of_real_sizes() {
+    let runner = load("tiny", None).await.unwrap();
+    let rendered = |bytes: usize| Request {
+        render_only: true,
+        ..request(bytes as u64, &"0123456789abcde ".repeat(bytes / 16))
+    };
+    let small = runner.submit(request(1, "!long 2000")).unwrap();
+    let Event::Rendered { prompt, .. } = read(runner.submit(rendered(8 << 20)).unwrap()).await.1
+    else {
+        panic!("not rendered");
+    };
+    assert_eq!(prompt.len(), 8 << 20);
+    assert_eq!(read(small).await.0.split(' ').count(), 2000);
+}
+
+#[tokio::test]
 async fn shutdown_is_gentle_then_firm() {
     for (prompt, at_most_secs) in [("!long 4000 !sleep 10", 2), ("!hang", 7)] {
         let runner = load("tiny", None).await.unwrap();
