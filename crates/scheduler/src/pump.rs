@@ -104,7 +104,8 @@ impl Inner {
         let at_once = state.queue.is_empty()
             && model.is_some_and(|model| matches!(model.phase, Phase::Ready { .. }));
         let waiters = state.queue.len() + state.residents.loading_waiters();
-        if !at_once && waiters >= self.config.queue_max {
+        // Who finds nobody waiting is let through even by a limit of zero.
+        if !at_once && waiters >= self.config.queue_max.max(1) {
             let message = format!("{waiters} requests wait for a model already");
             return Err(Failure::new(FailureKind::Busy, message)
                 .hint("try again later, or raise the limit with `OLLAMA_MAX_QUEUE`"));

@@ -321,6 +321,16 @@ async fn the_queue_has_a_limit() {
 }
 
 #[tokio::test]
+async fn a_queue_of_none_lets_one_load() {
+    let (scheduler, _) = start(Config { queue_max: 0, ..config() });
+    let first = beside(&scheduler, want("slowload")).await;
+    let refused = scheduler.acquire(want("slowload")).await.err().unwrap();
+    assert_eq!(refused.kind, FailureKind::Busy);
+    first.await.unwrap().unwrap();
+    scheduler.acquire(want("slowload")).await.unwrap();
+}
+
+#[tokio::test]
 async fn leaving_the_front_of_the_queue_lets_the_next_go() {
     let (scheduler, _) = start(Config { loaded_models_max: 1, ..config() });
     let _a = scheduler.acquire(want("a")).await.unwrap();
