@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use protocol::{
-    Engine, Event, Failure, Format, Input, LoadModel, Options, Outbox, Request, RequestId, Think,
-    Work,
+    Engine, Event, Failure, Format, Input, LoadModel, LoadedModel, Options, Outbox, Request,
+    RequestId, Think, Work,
 };
 
 use crate::load;
@@ -55,13 +55,18 @@ impl Measured {
 /// A loaded model to measure again and again.
 pub struct Bench {
     engine: Box<dyn Engine>,
+    loaded: LoadedModel,
     rounds: u64,
 }
 
 impl Bench {
     pub fn load(job: &LoadModel) -> Result<Bench, Failure> {
-        let (_, engine) = load::load_for_measuring(job)?;
-        Ok(Bench { engine, rounds: 0 })
+        let (loaded, engine) = load::load_for_measuring(job)?;
+        Ok(Bench { engine, loaded, rounds: 0 })
+    }
+
+    pub fn loaded(&self) -> &LoadedModel {
+        &self.loaded
     }
 
     pub fn round(&mut self, exercise: Exercise) -> Result<Measured, Failure> {

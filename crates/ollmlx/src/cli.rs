@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    bundle, convert, copy, create, doctor, list, ps, remove, run, runner, serve, show, stop,
+    bench, bundle, convert, copy, create, doctor, list, ps, remove, run, runner, serve, show, stop,
 };
 use crate::fault::{Told, told};
 use crate::program;
@@ -41,6 +41,7 @@ pub enum Command {
     #[command(name = "rm")]
     Remove(remove::Args),
     Doctor(doctor::Args),
+    Bench(bench::Args),
     #[command(hide = true)]
     Runner(runner::Args),
     #[command(hide = true)]
@@ -91,6 +92,7 @@ impl Command {
             Command::Ps(args) => (&args.prefix, Count::Any),
             Command::Copy(args) => (&args.names, Count::Exactly(2)),
             Command::Remove(args) => (&args.models, Count::AtLeast(1)),
+            Command::Bench(args) => (std::slice::from_ref(&args.model), Count::Exactly(1)),
             Command::Doctor(args) => (&args.rest, Count::Exactly(0)),
             Command::Runner(_) | Command::Convert(_) | Command::Bundle(_) => (&[], Count::Any),
         }

@@ -52,6 +52,7 @@ fn run(cli: cli::Cli) -> anyhow::Result<()> {
         Command::Ps(args) => wait(commands::ps::run(args)),
         Command::Copy(args) => wait(commands::copy::run(args)),
         Command::Remove(args) => wait(commands::remove::run(args)),
+        Command::Bench(args) => commands::bench::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Runner(args) => commands::runner::run(args),
         Command::Convert(args) => commands::convert::run(args),

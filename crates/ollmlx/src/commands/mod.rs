@@ -1,5 +1,6 @@
 //! One file per command: its `Args` (clap's text is the manual) and its `run`.
 
+pub mod bench;
 pub mod bundle;
 pub mod convert;
 pub mod copy;
