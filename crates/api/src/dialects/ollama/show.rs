@@ -151,8 +151,20 @@ fn details(model: &Model, info: Option<&ModelInfo>) -> Details {
         if info.parameter_count > 0 {
             details.parameter_size = store::parameter_size(info.parameter_count);
         }
+        if details.quantization_level.is_empty() {
+            let config = model.json("config.json").ok().flatten().unwrap_or_default();
+            details.quantization_level = precision(&config, &info.tensors);
+        }
     }
     details
+}
+
+/// Of weights that are not quantised: what the checkpoint says, else what most of them are.
+fn precision(config: &Value, tensors: &[TensorInfo]) -> String {
+    let said = ["torch_dtype", "dtype"].iter().find_map(|key| config.get(key)?.as_str());
+    let size = |tensor: &&TensorInfo| tensor.shape.iter().product::<u64>();
+    let largest = || tensors.iter().max_by_key(size).map(|tensor| tensor.dtype.as_str());
+    said.or_else(largest).unwrap_or_default().to_owned()
 }
 
 fn facts(info: &ModelInfo) -> BTreeMap<String, Value> {
@@ -209,5 +221,41 @@ fn printed(value: &Value) -> String {
     match value {
         Value::String(text) => quote(text),
         other => to_text(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(config: Value, expected: &str) {
+        let tensor = |dtype: &str, shape: &[u64]| TensorInfo {
+            name: String::new(),
+            dtype: dtype.to_owned(),
+            shape: shape.to_vec(),
+        };
+        let tensors = [tensor("F32", &[64]), tensor("BF16", &[64, 64]), tensor("F32", &[2, 64])];
+        assert_eq!(precision(&config, &tensors), expected);
+    }
+
+    #[test]
+    fn precision_as_the_checkpoint_says_it() {
+        check(json!({"torch_dtype": "bfloat16"}), "bfloat16");
+        check(json!({"dtype": "float16"}), "float16");
+        check(json!({}), "BF16");
+        assert_eq!(precision(&Value::Null, &[]), "");
+    }
+
+    #[test]
+    fn values_as_go_prints_them() {
+        for (value, expected) in [
+            (json!("<|end|>"), "\"<|end|>\""),
+            (json!(0.7), "0.7"),
+            (json!(1e21), "1e+21"),
+            (json!(true), "true"),
+        ] {
+            assert_eq!(printed(&value), expected);
+        }
     }
 }
