@@ -42,8 +42,8 @@ pub struct Input<'a> {
     /// In elements; 0 where values repeat, negative where the axis runs backwards.
     pub strides: &'a [i64],
     pub dtype: Dtype,
-    /// All bytes that shape and strides reach.
-    reach: &'a [u8],
+    /// All bytes that shape and strides reach; none where an output took the memory over.
+    reach: Option<&'a [u8]>,
     /// Where the first element is in `reach`, in elements.
     first: usize,
 }
@@ -68,7 +68,7 @@ impl<'a> Input<'a> {
             return None;
         }
         // SAFETY: any bits are a `T`; the middle is aligned.
-        match unsafe { self.reach.align_to::<T>() } {
+        match unsafe { self.reach?.align_to::<T>() } {
             ([], values, []) => Some((values, self.first)),
             _ => None,
         }
@@ -76,7 +76,7 @@ impl<'a> Input<'a> {
 
     /// The values' bytes in row-major order, where memory has them so.
     pub fn as_bytes(&self) -> Option<&'a [u8]> {
-        self.is_row_contiguous().then_some(self.reach)
+        self.reach.filter(|_| self.is_row_contiguous())
     }
 
     pub fn is_row_contiguous(&self) -> bool {
@@ -256,9 +256,12 @@ unsafe fn input<'a>(buffer: &'a ollmlx_buffer) -> Input<'a> {
             )
         },
     };
-    let empty = Input { shape, strides, dtype, reach: &[], first: 0 };
-    if buffer.data.is_null() || buffer.size == 0 {
+    let empty = Input { shape, strides, dtype, reach: Some(&[]), first: 0 };
+    if buffer.size == 0 {
         return empty;
+    }
+    if buffer.data.is_null() {
+        return Input { reach: None, ..empty };
     }
     let (mut before, mut after) = (0_i64, 0_i64);
     for (dim, stride) in shape.iter().zip(strides) {
@@ -272,7 +275,7 @@ unsafe fn input<'a>(buffer: &'a ollmlx_buffer) -> Input<'a> {
         let start = buffer.data.cast::<u8>().sub(first * dtype.size());
         std::slice::from_raw_parts(start, count * dtype.size())
     };
-    Input { reach, first, ..empty }
+    Input { reach: Some(reach), first, ..empty }
 }
 
 /// # Safety
