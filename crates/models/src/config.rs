@@ -112,9 +112,10 @@ impl<'a> Section<'a> {
         self.required(field, first)
     }
 
-    /// The section's own fields that are objects, with their names: overrides by path.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
-        self.fields.iter().map(|(name, value)| (name.as_str(), value))
+    /// The names of the fields that are objects.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &'a str> {
+        let fields = self.fields.iter().filter(|(_, value)| value.is_object());
+        fields.map(|(name, _)| name.as_str())
     }
 
     /// A text that may only have the one value that is implemented.

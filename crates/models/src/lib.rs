@@ -18,5 +18,5 @@ pub use batch::{Batch, Segment, Shape};
 pub use cache::{Memory, Slot};
 pub use config::Section;
 pub use error::{Error, Result};
-pub use model::{Model, load};
+pub use model::{Model, architecture, load};
 pub use weights::Weights;

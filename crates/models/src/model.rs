@@ -28,6 +28,12 @@ pub trait Model {
     fn vocabulary(&self) -> usize;
 }
 
+/// The name that config.json gives the architecture, known or not.
+pub fn architecture(config_json: &str) -> Result<String> {
+    let fields = config::parse(config_json)?;
+    Section::whole(&fields).first_text("architectures").map(str::to_owned)
+}
+
 /// Builds the model that `config_json` (the text of a config.json) describes, with `weights`.
 pub fn load(config_json: &str, weights: Weights) -> Result<Box<dyn Model>> {
     let fields = config::parse(config_json)?;

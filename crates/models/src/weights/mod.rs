@@ -72,6 +72,15 @@ impl Weights {
         self
     }
 
+    /// Of the tensors that nobody has taken, as they are stored.
+    pub fn bytes(&self) -> usize {
+        let bytes = |(name, stored): (&String, &Stored)| match stored {
+            Stored::InFile(file) => file.tensor(name).map_or(0, |tensor| tensor.nbytes()),
+            Stored::Made(tensor) => tensor.nbytes(),
+        };
+        self.gathered.borrow().tensors.iter().map(bytes).sum()
+    }
+
     /// Takes note of how config.json says that tensors are quantised.
     pub fn declare(&self, config: &Section<'_>) -> Result<()> {
         self.gathered.borrow_mut().declarations.read(config)

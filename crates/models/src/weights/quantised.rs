@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use mlx::{Array, Dtype, Mode};
-use serde_json::Value;
 
 use crate::config::Section;
 use crate::error::{Error, Result};
@@ -37,8 +36,8 @@ const SECTIONS: [&str; 2] = ["quantization", "quantization_config"];
 #[derive(Default)]
 pub(super) struct Declarations {
     everywhere: Option<Declared>,
-    /// By the path of the layer; none where it says that the layer is not quantised.
-    layers: BTreeMap<String, Option<Declared>>,
+    /// By the path of the layer.
+    layers: BTreeMap<String, Declared>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -57,15 +56,11 @@ impl Declarations {
             if section.has("bits") {
                 self.everywhere = Some(Declared::read(&section)?);
             }
-            for (path, value) in section.entries() {
-                let declared = match value {
-                    Value::Bool(false) => None,
-                    Value::Object(_) => {
-                        section.section(path)?.map(|own| Declared::read(&own)).transpose()?
-                    }
-                    _ => continue,
-                };
-                self.layers.insert(path.to_owned(), declared);
+            // `false` says that a layer is not quantised, which its tensors say as well.
+            for path in section.objects() {
+                if let Some(own) = section.section(path)? {
+                    self.layers.insert(path.to_owned(), Declared::read(&own)?);
+                }
             }
         }
         Ok(())
@@ -87,15 +82,12 @@ impl Declarations {
             let mut declared = Declared::of_type(kind);
             let group_size = find("group_size").and_then(|size| size.parse().ok());
             declared.group_size = group_size.or(declared.group_size);
-            self.layers.insert(layer.to_owned(), Some(declared));
+            self.layers.insert(layer.to_owned(), declared);
         }
     }
 
     fn of_layer(&self, path: &str) -> Option<Declared> {
-        match self.layers.get(path) {
-            Some(own) => *own,
-            None => self.everywhere,
-        }
+        self.layers.get(path).copied().or(self.everywhere)
     }
 }
 

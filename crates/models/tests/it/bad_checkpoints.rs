@@ -246,6 +246,9 @@ fn tensors_nobody_took_are_listed() {
     tensors.push(extra("lm_head.weight")); // tied, so the embedding serves
     tensors.push(extra("model.layers.0.self_attn.sinks"));
     let weights = Weights::from_arrays(tensors);
+    let stored = checkpoint.weights().bytes();
+    assert_eq!(weights.bytes(), stored + 3 * 2 * 4);
     models::load(&checkpoint.config, weights.clone()).unwrap();
     assert_eq!(weights.untaken(), ["model.layers.0.self_attn.sinks"]);
+    assert_eq!(weights.bytes(), 3 * 2 * 4);
 }

@@ -7,7 +7,7 @@ use mlx::{Array, Dtype, Mode, Quantized};
 use models::{Model, Weights};
 use serde_json::{Value, json};
 
-use crate::support::{Checkpoint, Session, difference, write_safetensors};
+use crate::support::{Checkpoint, Session, difference, difference_of_best, write_safetensors};
 
 /// Of log-probabilities; as for any other order of f32 sums in these models (see `properties`).
 const TOLERANCE: f32 = 5e-5;
@@ -44,10 +44,14 @@ impl Scheme {
         let scale = self.global_scale.unwrap_or(1.0);
         let (w, scales, biases) =
             mlx::quantize(&(dense / scale), self.group_size, self.bits, self.mode);
+        let wide = |array: &Array| {
+            if array.dtype().is_float() { array.cast(Dtype::F32) } else { array.clone() }
+        };
+        let (wide_scales, wide_biases) = (wide(&scales), biases.as_ref().map(wide));
         let parts = Quantized {
             w: &w,
-            scales: &scales,
-            biases: biases.as_ref(),
+            scales: &wide_scales,
+            biases: wide_biases.as_ref(),
             group_size: self.group_size,
             bits: self.bits,
             mode: self.mode,
@@ -70,12 +74,22 @@ fn mlx_layout(
     all: Scheme,
     plan: Plan,
 ) -> (Box<dyn Model>, Box<dyn Model>) {
+    mlx_layout_in(Dtype::F32, checkpoint, all, plan)
+}
+
+/// The quantised side stores (and computes) everything else in `dtype`; the dense side is f32.
+fn mlx_layout_in(
+    dtype: Dtype,
+    checkpoint: &Checkpoint,
+    all: Scheme,
+    plan: Plan,
+) -> (Box<dyn Model>, Box<dyn Model>) {
     let (mut stored, mut dense) = (Vec::new(), Vec::new());
     let describe =
         |s: Scheme| json!({"group_size": s.group_size, "bits": s.bits, "mode": s.mode.name()});
     let mut quantization = describe(all);
     for (name, tensor) in checkpoint.tensors() {
-        let tensor = tensor.cast(Dtype::F32);
+        let tensor = tensor.cast(dtype);
         let scheme = is_matrix(&name).and_then(plan);
         let (Some(layer), Some(scheme)) = (is_matrix(&name), scheme) else {
             if let Some(layer) = is_matrix(&name) {
@@ -97,7 +111,10 @@ fn mlx_layout(
     let mut config: Value = serde_json::from_str(&checkpoint.config).unwrap();
     config["quantization"] = quantization;
     let quantised = models::load(&config.to_string(), checkpoint.weights()).unwrap();
-    (quantised, models::load(&checkpoint.config, Weights::from_arrays(dense)).unwrap())
+    (
+        quantised,
+        models::load(&checkpoint.config, Weights::from_arrays(dense).in_dtype(Dtype::F32)).unwrap(),
+    )
 }
 
 /// The store's layout: each tensor with its companions in a file of its own that tells its parameters.
@@ -132,10 +149,13 @@ fn store_layout(
     (quantised, models::load(&checkpoint.config, Weights::from_arrays(dense)).unwrap())
 }
 
+fn tokens() -> Vec<u32> {
+    (0..60).map(|i| 3 + (i * 29) % 490).collect()
+}
+
 fn check(what: &str, quantised: Box<dyn Model>, dense: Box<dyn Model>) {
-    let tokens: Vec<u32> = (0..60).map(|i| 3 + (i * 29) % 490).collect();
     let (mut quantised, mut dense) = (Session::new(quantised), Session::new(dense));
-    let difference = difference(&quantised.alone(&tokens), &dense.alone(&tokens));
+    let difference = difference(&quantised.alone(&tokens()), &dense.alone(&tokens()));
     assert!(difference <= TOLERANCE, "{what}: log-probabilities differ by {difference}");
 }
 
@@ -148,6 +168,41 @@ fn affine_in_the_layout_of_mlx_lm() {
         let (quantised, dense) =
             mlx_layout(&Checkpoint::of(fixture), affine(8, 64), |_| Some(affine(8, 64)));
         check(&format!("{fixture} 8 bits in groups of 64"), quantised, dense);
+    }
+}
+
+/// Activations in bf16, as a published checkpoint has them, lose what any bf16 model loses: the fixture's tolerance, for
+/// the twenty best as there.
+#[test]
+fn bfloat16_activations_stay_within_the_tolerance_of_bfloat16() {
+    let in_bf16 =
+        |fixture, scheme, plan| mlx_layout_in(Dtype::Bf16, &Checkpoint::of(fixture), scheme, plan);
+    let cases = [
+        ("llama-bias", in_bf16("llama-bias", affine(4, 32), |_| Some(affine(4, 32)))),
+        ("llama3-rope", in_bf16("llama3-rope", affine(8, 64), |_| Some(affine(8, 64)))),
+        ("qwen3", in_bf16("qwen3", affine(4, 64), |_| Some(affine(4, 64)))),
+        ("qwen3", in_bf16("qwen3", MXFP4, |_| Some(MXFP4))),
+    ];
+    for (fixture, (quantised, dense)) in cases {
+        let reference = fixtures::Reference::read(&fixtures::arch(fixture)).unwrap();
+        let tolerance = reference.tolerance.unwrap().bf16;
+        let (mut quantised, mut dense) = (Session::new(quantised), Session::new(dense));
+        let worst = difference_of_best(&quantised.alone(&tokens()), &dense.alone(&tokens()));
+        assert!(
+            worst <= tolerance,
+            "{fixture}: log-probabilities differ by {worst}, not {tolerance}"
+        );
+    }
+}
+
+#[test]
+fn all_widths_that_mlx_has() {
+    let two = mlx_layout(&Checkpoint::of("qwen3"), affine(2, 32), |_| Some(affine(2, 32)));
+    let three = mlx_layout(&Checkpoint::of("qwen3"), affine(3, 64), |_| Some(affine(3, 64)));
+    let five = mlx_layout(&Checkpoint::of("qwen3"), affine(5, 64), |_| Some(affine(5, 64)));
+    let six = mlx_layout(&Checkpoint::of("qwen3"), affine(6, 32), |_| Some(affine(6, 32)));
+    for (bits, (quantised, dense)) in [(2, two), (3, three), (5, five), (6, six)] {
+        check(&format!("{bits} bits"), quantised, dense);
     }
 }
 

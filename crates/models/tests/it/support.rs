@@ -128,6 +128,23 @@ pub fn difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     differences.map(|d| if d.is_nan() { f32::INFINITY } else { d }).fold(0.0, f32::max)
 }
 
+/// As `difference`, for the twenty best of each row of `b`.
+pub fn difference_of_best(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+    let best = |row: &Vec<f32>| {
+        let mut order: Vec<usize> = (0..row.len()).collect();
+        order.sort_by(|x, y| row[*y].total_cmp(&row[*x]));
+        order.truncate(20);
+        order
+    };
+    let of = |rows: &[Vec<f32>]| -> Rows {
+        rows.iter()
+            .zip(b)
+            .map(|(row, b)| best(b).into_iter().map(|index| row[index]).collect())
+            .collect()
+    };
+    difference(&of(a), &of(b))
+}
+
 /// Writes a safetensors file with metadata.
 pub fn write_safetensors(file: &PathBuf, metadata: &[(&str, &str)], tensors: &[(String, Array)]) {
     let metadata: serde_json::Map<_, _> =
