@@ -161,6 +161,38 @@ async fn a_model_that_cannot_be_loaded_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_says_so() {
+    let config = scheduler::Config {
+        queue_max: 1,
+        memory_bytes_max: 1 << 40,
+        ..scheduler::Config::from_env()
+    };
+    let scene = std::sync::Arc::new(Scene::with(config).await);
+    make_model(&scene.store, "slowload", &[Capability::Completion], tiny());
+    let asked = (0..6).map(|_| {
+        let scene = scene.clone();
+        tokio::spawn(async move {
+            scene.post("/api/generate", r#"{"model":"slowload","prompt":"x"}"#).await
+        })
+    });
+    let mut served = 0;
+    for one in asked.collect::<Vec<_>>() {
+        let answer = one.await.unwrap();
+        match answer.status {
+            200 => served += 1,
+            status => assert_eq!(
+                (status, answer.text().as_str()),
+                (
+                    503,
+                    r#"{"error":"server busy, please try again.  maximum pending requests exceeded"}"#
+                )
+            ),
+        }
+    }
+    assert!((1..6).contains(&served), "{served} of 6 were served");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn models_that_only_ollama_can_run_are_shown_and_refused() {
     let scene = scene().await;
     let store = &scene.store;

@@ -159,12 +159,13 @@ impl From<BodyError> for Rejection {
 
 impl From<Failure> for Rejection {
     fn from(failure: Failure) -> Rejection {
-        let text = match failure.kind {
-            FailureKind::Busy => BUSY.to_owned(),
-            FailureKind::Cancelled => CANCELLED.to_owned(),
-            _ => failure.message,
+        // Where clients know Ollama's words, they get those and no more.
+        let (text, hint) = match failure.kind {
+            FailureKind::Busy => (BUSY.to_owned(), None),
+            FailureKind::Cancelled => (CANCELLED.to_owned(), None),
+            _ => (failure.message, failure.hint),
         };
-        Rejection::new(status(failure.kind), text).hint(failure.hint)
+        Rejection::new(status(failure.kind), text).hint(hint)
     }
 }
 
@@ -196,7 +197,6 @@ impl From<store::Error> for Rejection {
             Error::Builtin(_) => StatusCode::FORBIDDEN,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        // Where a client knows Ollama's words, no hint is added.
         let hint = error.hint().filter(|_| !matches!(error, Error::Name(_) | Error::NotFound(_)));
         Rejection::new(status, error.to_string()).hint(hint)
     }
