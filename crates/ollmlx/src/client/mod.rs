@@ -64,8 +64,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Error::Answered { status, .. } | Error::NotStreamed { status, .. } if *status == StatusCode::NOT_FOUND)
-            || self.to_string().to_lowercase().contains("not found")
+        match self {
+            Error::Answered { status, .. } | Error::NotStreamed { status, .. } => {
+                *status == StatusCode::NOT_FOUND
+            }
+            _ => false,
+        }
     }
 
     fn hint(&self) -> Option<String> {

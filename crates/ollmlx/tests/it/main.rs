@@ -3,6 +3,8 @@
 //! Each test has its own home, store and (where it needs one) server on a free port, whose runner answers with fixed
 //! words. No process outlives its test.
 
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
 mod background;
 mod conversation;
 mod creating;

@@ -19,6 +19,8 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// Lines of a dead child's standard error that are shown.
 const LAST_WORDS_LINES: usize = 3;
 
+const ANOTHER_VARIANT: &str = "another MLX variant is chosen by OLLAMA_LLM_LIBRARY, like `cpu`";
+
 /// The child's answer.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Answer {
@@ -112,9 +114,8 @@ fn ask() -> Result<Answer, Told> {
     let status = wait(&mut child).map_err(cannot)?;
     let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
     match status {
-        None => Err(told(format!("trying it did not end within {} s", TIMEOUT.as_secs())).hint(
-            "a device that hangs; another MLX variant is chosen by OLLAMA_LLM_LIBRARY, like `cpu`",
-        )),
+        None => Err(told(format!("trying it did not end within {} s", TIMEOUT.as_secs()))
+            .hint(format!("a device that hangs; {ANOTHER_VARIANT}"))),
         Some(status) if status.success() => serde_json::from_str(&stdout)
             .map_err(|error| told(format!("trying it ended without an answer: {error}"))),
         Some(status) => Err(ended(status, &stderr)),
@@ -155,7 +156,8 @@ fn ended(status: ExitStatus, stderr: &str) -> Told {
     let lines: Vec<&str> = stderr.lines().collect();
     let last = lines[lines.len().saturating_sub(LAST_WORDS_LINES)..].join("\n");
     let message = format!("{how}\n{last}");
-    told(message.trim_end()).hint("the library does not fit this machine; another MLX variant is chosen by OLLAMA_LLM_LIBRARY, like `cpu`")
+    told(message.trim_end())
+        .hint(format!("the library does not fit this machine; {ANOTHER_VARIANT}"))
 }
 
 fn read(answer: &Answer) -> Vec<Finding> {
@@ -182,7 +184,10 @@ fn arithmetic(checks: &[Check]) -> Finding {
         .collect();
     if !faults.is_empty() {
         let told = told(faults.join("\n"));
-        return Finding::problem("arithmetic", told.hint("this device gives wrong answers; try another MLX variant with OLLAMA_LLM_LIBRARY, like `cpu`"));
+        return Finding::problem(
+            "arithmetic",
+            told.hint(format!("this device gives wrong answers; {ANOTHER_VARIANT}")),
+        );
     }
     let millis = checks.iter().map(|check| check.took_micros).sum::<u64>() / 1000;
     Finding::ok(

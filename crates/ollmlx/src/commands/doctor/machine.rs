@@ -75,7 +75,10 @@ macro_rules! present {
 fn instructions() -> Finding {
     #[cfg(target_arch = "x86_64")]
     let (present, wanted) = (
-        present!(is_x86_feature_detected: "avx2", "fma", "f16c", "avxvnni", "avx512f", "avx512bw", "avx512vnni", "avx512bf16"),
+        present!(
+            is_x86_feature_detected: "avx2", "fma", "f16c", "avxvnni", "avx512f", "avx512bw",
+            "avx512vnni", "avx512bf16"
+        ),
         "avx2",
     );
     #[cfg(target_arch = "aarch64")]
