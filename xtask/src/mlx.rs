@@ -47,7 +47,7 @@ pub fn ensure(variant: &str) -> Result<PathBuf> {
         .with_context(|| format!("cannot create `{}`", places.work.display()))?;
     let _alone = lock(&places.work)?;
     if !recipe.is_installed() {
-        let wheel = wheels::fetch(&recipe.wheel, &places.work)?;
+        let wheel = wheels::fetch(recipe.wheel, &places.work)?;
         let unpacked = wheels::unpack(&wheel, &places.work)?;
         let source = build::mlx_c_source(&places.root)?;
         let built = build::build(variant, &places, &unpacked, &source)?;

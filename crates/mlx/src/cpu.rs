@@ -217,7 +217,7 @@ unsafe extern "C" fn run_kernel(
 ) {
     // SAFETY: the payload is alive, and the native side passes two arrays of buffers that live for the call.
     let (payload, inputs, outputs) = unsafe {
-        (&*payload.cast::<Payload>(), buffers(inputs, inputs_num), buffers(outputs, outputs_num))
+        (&*payload.cast::<Payload>(), entries(inputs, inputs_num), entries(outputs, outputs_num))
     };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: the buffers describe living memory; the native side has refused overlaps.
@@ -236,8 +236,8 @@ unsafe extern "C" fn run_kernel(
 }
 
 /// # Safety
-/// `first` points at `count` buffers, or `count` is 0.
-unsafe fn buffers<'a>(first: *const ollmlx_buffer, count: usize) -> &'a [ollmlx_buffer] {
+/// `first` points at `count` entries that live for `'a`, or `count` is 0.
+unsafe fn entries<'a, T>(first: *const T, count: usize) -> &'a [T] {
     // SAFETY: by contract.
     if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(first, count) } }
 }
@@ -247,15 +247,8 @@ unsafe fn buffers<'a>(first: *const ollmlx_buffer, count: usize) -> &'a [ollmlx_
 unsafe fn input<'a>(buffer: &'a ollmlx_buffer) -> Input<'a> {
     let dtype = Dtype::from_raw(buffer.dtype);
     // SAFETY: `ndim` entries each, by contract.
-    let (shape, strides): (&[i32], &[i64]) = match buffer.ndim {
-        0 => (&[], &[]),
-        n => unsafe {
-            (
-                std::slice::from_raw_parts(buffer.shape, n),
-                std::slice::from_raw_parts(buffer.strides, n),
-            )
-        },
-    };
+    let (shape, strides) =
+        unsafe { (entries(buffer.shape, buffer.ndim), entries(buffer.strides, buffer.ndim)) };
     let empty = Input { shape, strides, dtype, reach: Some(&[]), first: 0 };
     if buffer.size == 0 {
         return empty;
@@ -283,11 +276,7 @@ unsafe fn input<'a>(buffer: &'a ollmlx_buffer) -> Input<'a> {
 unsafe fn output<'a>(buffer: &'a ollmlx_buffer) -> Output<'a> {
     let dtype = Dtype::from_raw(buffer.dtype);
     // SAFETY: `ndim` entries, by contract.
-    let shape = if buffer.ndim == 0 {
-        &[]
-    } else {
-        unsafe { std::slice::from_raw_parts(buffer.shape, buffer.ndim) }
-    };
+    let shape = unsafe { entries(buffer.shape, buffer.ndim) };
     let bytes: &mut [u8] = match buffer.size {
         0 => &mut [],
         // SAFETY: `size` elements, by contract.

@@ -21,7 +21,7 @@ const TOLERANCE: f64 = 2e-3;
 
 /// Runs all checks on this thread's device.
 pub fn selftest() -> Vec<Check> {
-    let checks: [(&'static str, fn() -> Trial); 7] = [
+    let checks: [(_, fn() -> Trial); 7] = [
         ("matrix product", matmul),
         ("quantised product", quantised),
         ("softmax", softmax),

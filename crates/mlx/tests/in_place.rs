@@ -1,5 +1,6 @@
 //! Which kernels copy and which write in place, by MLX's own figures of memory. They count for the whole process, so all of
 //! this is one test, in a process of its own.
+#![allow(clippy::unwrap_used)]
 
 use mlx::cpu::{self, Input, Kernel, Output, Start};
 use mlx::{Array, Dtype, async_eval, eval, memory, zeros};

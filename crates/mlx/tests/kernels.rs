@@ -1,4 +1,5 @@
 //! Kernels of our own as nodes of MLX's graph: values, views, donation, sharing, failure.
+#![allow(clippy::unwrap_used)]
 
 use mlx::cpu::{self, Input, Kernel, Output, Start};
 use mlx::{Array, Dtype, arange, catch, eval, ones, zeros};

@@ -1,4 +1,5 @@
 //! Where MLX is looked for and what is said when it cannot be used: this program copied to other places and run there.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! Every array is freed once: the memory that MLX counts stays exactly the same over many steps, and after errors.
 //!
 //! MLX counts for the whole process, so all of this is one test, in a process of its own.
+#![allow(clippy::unwrap_used)]
 
 use mlx::cpu::{Input, Kernel, Output, Start};
 use mlx::fast::{Angles, Mask, Rope, rms_norm, scaled_dot_product_attention};

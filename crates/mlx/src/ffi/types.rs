@@ -30,8 +30,9 @@ pub type mlx_destructor = Option<unsafe extern "C" fn(*mut c_void)>;
 pub type mlx_error_handler_func = Option<unsafe extern "C" fn(*const c_char, *mut c_void)>;
 pub type mlx_closure_func =
     Option<unsafe extern "C" fn(*mut mlx_vector_array, mlx_vector_array, *mut c_void) -> c_int>;
-pub type ollmlx_kernel =
-    Option<unsafe extern "C" fn(*const c_void, *const ollmlx_buffer, usize, *const ollmlx_buffer, usize)>;
+pub type ollmlx_kernel = Option<
+    unsafe extern "C" fn(*const c_void, *const ollmlx_buffer, usize, *const ollmlx_buffer, usize),
+>;
 
 pub const MLX_CPU: mlx_device_type = 0;
 pub const MLX_GPU: mlx_device_type = 1;
