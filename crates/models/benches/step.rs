@@ -44,7 +44,8 @@ fn model(encoding: Encoding) -> Box<dyn Model> {
 
 fn measure(name: &str, model: &dyn Model, positions: &[usize]) {
     let mut memory = model.memory();
-    let slots: Vec<Slot> = positions.iter().map(|position| prefilled(model, &mut memory, *position)).collect();
+    let slots: Vec<Slot> =
+        positions.iter().map(|position| prefilled(model, &mut memory, *position)).collect();
     let parts: Vec<(Slot, usize)> = slots.iter().map(|slot| (*slot, 1)).collect();
     let (mut building, mut evaluating) = (Duration::ZERO, Duration::ZERO);
     for _ in 0..STEPS {
@@ -62,7 +63,8 @@ fn measure(name: &str, model: &dyn Model, positions: &[usize]) {
 
 fn prefilled(model: &dyn Model, memory: &mut Memory, length: usize) -> Slot {
     let slot = memory.open();
-    let batch = Batch::new(mlx::zeros(&[length as i32], mlx::Dtype::U32), &[(slot, length)], memory);
+    let batch =
+        Batch::new(mlx::zeros(&[length as i32], mlx::Dtype::U32), &[(slot, length)], memory);
     eval(&[&model.forward(&batch, memory)]);
     slot
 }

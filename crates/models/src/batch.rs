@@ -106,3 +106,77 @@ fn shape(segments: &[Segment]) -> Shape {
     let (length, position) = (first.length as i32, first.position as i32);
     Shape::Uniform { count: segments.len() as i32, length, position }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Slots at these positions take these lengths.
+    fn batch(places: &[(usize, usize)]) -> Batch {
+        mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
+        let mut memory = Memory::new([]);
+        let slots: Vec<Slot> = places.iter().map(|_| memory.open()).collect();
+        let pass = |memory: &mut Memory, parts: &[(Slot, usize)]| {
+            let rows: usize = parts.iter().map(|(_, length)| length).sum();
+            let batch = Batch::new(mlx::zeros(&[rows as i32], mlx::Dtype::U32), parts, memory);
+            let _ = memory.step(&batch);
+            batch
+        };
+        for (slot, (position, _)) in slots.iter().zip(places) {
+            if *position > 0 {
+                pass(&mut memory, &[(*slot, *position)]);
+            }
+        }
+        let parts: Vec<_> = slots.iter().copied().zip(places.iter().map(|place| place.1)).collect();
+        pass(&mut memory, &parts)
+    }
+
+    fn check(places: &[(usize, usize)], shape: Shape, positions: &[i32]) {
+        let batch = batch(places);
+        assert_eq!(batch.shape(), shape, "{places:?}");
+        assert_eq!(batch.positions().to_vec::<i32>().unwrap(), positions, "{places:?}");
+        let x = mlx::arange(0.0, f64::from(batch.rows() * 12), 1.0, mlx::Dtype::F32)
+            .reshape(&[batch.rows(), 12]);
+        let back = batch.merge_heads(&batch.split_heads(&x, 3));
+        assert_eq!(back.to_vec::<f32>().unwrap(), x.to_vec::<f32>().unwrap(), "{places:?}");
+    }
+
+    #[test]
+    fn equal_segments_make_a_uniform_batch() {
+        let uniform = |count, length, position| Shape::Uniform { count, length, position };
+        check(&[(7, 3)], uniform(1, 3, 7), &[7, 8, 9]);
+        check(&[(4, 1), (4, 1)], uniform(2, 1, 4), &[4, 4]);
+        check(&[(0, 2), (0, 2), (0, 2)], uniform(3, 2, 0), &[0, 1, 0, 1, 0, 1]);
+        check(&[(4, 1), (5, 1)], Shape::Ragged, &[4, 5]);
+        check(&[(4, 1), (4, 2)], Shape::Ragged, &[4, 4, 5]);
+    }
+
+    #[test]
+    fn rows_go_by_heads() {
+        let batch = batch(&[(0, 2), (0, 2)]);
+        let x = mlx::arange(0.0, 16.0, 1.0, mlx::Dtype::F32).reshape(&[4, 4]);
+        let heads = batch.split_heads(&x, 2);
+        assert_eq!(heads.shape(), [2, 2, 2, 2]);
+        let first_sequence_second_head = [2.0, 3.0, 6.0, 7.0];
+        assert_eq!(heads.to_vec::<f32>().unwrap()[4..8], first_sequence_second_head);
+    }
+
+    #[test]
+    #[should_panic(expected = "twice in a batch")]
+    fn a_slot_stands_once_in_a_batch() {
+        mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
+        let mut memory = Memory::new([]);
+        let slot = memory.open();
+        let batch = Batch::new(mlx::zeros(&[2], mlx::Dtype::U32), &[(slot, 1), (slot, 1)], &memory);
+        let _ = memory.step(&batch);
+    }
+
+    #[test]
+    #[should_panic(expected = "is not open")]
+    fn a_closed_slot_has_no_length() {
+        let mut memory = Memory::new([]);
+        let slot = memory.open();
+        memory.close(slot);
+        memory.length(slot);
+    }
+}

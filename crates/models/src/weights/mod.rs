@@ -82,7 +82,7 @@ impl Weights {
     }
 
     /// Takes note of how config.json says that tensors are quantised.
-    pub fn declare(&self, config: &Section<'_>) -> Result<()> {
+    pub(crate) fn declare(&self, config: &Section<'_>) -> Result<()> {
         self.gathered.borrow_mut().declarations.read(config)
     }
 
