@@ -70,3 +70,46 @@ fn no_mlx() {
     assert!(line(&done, "server").contains("none at 127.0.0.1:9"), "{done}");
     assert!(line(&done, "machine").len() > 20, "the rest is told all the same: {done}");
 }
+
+/// A library that ends its process when it is opened. Needs a C++ compiler, as MLX's provisioning does.
+#[test]
+fn a_library_that_crashes_costs_a_line() {
+    let mut home = Home::new();
+    let source = home.write(
+        "mlx/crash.cpp",
+        "#include <cstdlib>\nnamespace { struct Crash { Crash() { std::abort(); } } crash; }\n",
+    );
+    let name = if cfg!(target_os = "macos") { "libollmlx_mlx.dylib" } else { "libollmlx_mlx.so" };
+    let library = home.path("mlx").join(name);
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let built = std::process::Command::new(compiler)
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .status();
+    assert!(built.is_ok_and(|status| status.success()), "no C++ compiler");
+    home.set("OLLMLX_MLX_PATH", library.to_str().unwrap());
+    home.set("OLLAMA_HOST", "127.0.0.1:9");
+    let done = home.run(&["doctor"]);
+    assert_eq!(done.code, Some(1), "{done}");
+    let text = line(&done, "MLX");
+    assert!(
+        text.starts_with("problem  ") && text.contains("ended the process with signal 6"),
+        "{done}"
+    );
+    assert!(line(&done, "store").starts_with("ok "), "the rest is told all the same: {done}");
+}
+
+/// Needs MLX; `cargo xtask mlx` makes it.
+#[test]
+fn a_place_that_the_user_named_in_vain() {
+    let mut home = Home::new();
+    home.set("OLLMLX_MLX_PATH", "/nowhere");
+    home.set("OLLAMA_HOST", "127.0.0.1:9");
+    let done = home.run(&["doctor"]);
+    assert_eq!(done.code, Some(0), "{done}");
+    assert!(line(&done, "MLX").starts_with("warning  "), "{done}");
+    assert!(
+        done.stdout.contains("hint: OLLMLX_MLX_PATH names a place that cannot be used"),
+        "{done}"
+    );
+}

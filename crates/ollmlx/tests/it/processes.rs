@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -32,6 +33,30 @@ fn a_signal_ends_server_and_runners() {
         assert_eq!(status.code(), Some(0), "{}", server.log());
         assert!(!is_running(runners[0]), "the runner outlived its server");
     }
+}
+
+/// The runner is in the middle of a step that takes a minute.
+#[test]
+fn a_second_signal_ends_the_server_at_once() {
+    let mut home = Home::new();
+    let mut server = Server::start(&mut home);
+    create(&home, "tiny");
+    let mut command = home.command(&["run", "tiny", "!hang"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    until("the request runs", || server.runners().len() == 1);
+    let runners = server.runners();
+    signal(server.pid(), Signal::INT);
+    until("it was heard", || server.log().contains("once more ends at once"));
+    let started = Instant::now();
+    signal(server.pid(), Signal::INT);
+    let status = server.child.wait().unwrap();
+    // Ending in order may win by a hair where the first signal's work was done already.
+    assert!([Some(130), Some(0)].contains(&status.code()), "{status:?}");
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    until("the runner has ended", || !is_running(runners[0]));
+    let _ = child.kill();
+    wait(child);
 }
 
 #[test]

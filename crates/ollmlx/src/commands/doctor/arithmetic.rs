@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::Finding;
+use crate::client::host::variable;
 use crate::fault::{Told, told};
 use crate::terminal::out_line;
 
@@ -20,6 +21,9 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 const LAST_WORDS_LINES: usize = 3;
 
 const ANOTHER_VARIANT: &str = "another MLX variant is chosen by OLLAMA_LLM_LIBRARY, like `cpu`";
+
+/// What came of the place that was taken.
+const OPENED: &str = "opened";
 
 /// The child's answer.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -94,7 +98,7 @@ fn split_hint(text: &str) -> (String, Option<String>) {
 
 pub fn findings() -> Vec<Finding> {
     match ask() {
-        Ok(answer) => read(&answer),
+        Ok(answer) => read(&answer, variable("OLLMLX_MLX_PATH").is_some()),
         Err(told) => vec![Finding::problem("MLX", told)],
     }
 }
@@ -160,7 +164,8 @@ fn ended(status: ExitStatus, stderr: &str) -> Told {
         .hint(format!("the library does not fit this machine; {ANOTHER_VARIANT}"))
 }
 
-fn read(answer: &Answer) -> Vec<Finding> {
+/// `is_named`: the first place looked at is the user's own choice.
+fn read(answer: &Answer, is_named: bool) -> Vec<Finding> {
     let Some(opened) = &answer.opened else {
         let (message, hint) = answer.refused.clone().unwrap_or_default();
         let mut text = message;
@@ -169,12 +174,22 @@ fn read(answer: &Answer) -> Vec<Finding> {
         }
         return vec![Finding::problem("MLX", Told { message: text, hint })];
     };
+    let first = answer.attempts.first();
+    let passed_over = first.filter(|(_, outcome)| is_named && outcome != OPENED);
     let Opened { variant, version, device, files } = opened;
     let mut text = format!("{version}, variant {variant}, on {device}");
     for (name, file) in files {
         text += &format!("\n{name}: {file}");
     }
-    vec![Finding::ok("MLX", text), arithmetic(&answer.checks)]
+    let mlx = match passed_over {
+        None => Finding::ok("MLX", text),
+        Some((place, outcome)) => Finding::warning(
+            "MLX",
+            format!("{text}\n{place}: {outcome}"),
+            "OLLMLX_MLX_PATH names a place that cannot be used; correct or unset it",
+        ),
+    };
+    vec![mlx, arithmetic(&answer.checks)]
 }
 
 fn arithmetic(checks: &[Check]) -> Finding {
@@ -202,7 +217,7 @@ mod tests {
     use super::*;
 
     fn check(answer: &Answer, expected: &[(State, &str)]) {
-        let findings = read(answer);
+        let findings = read(answer, true);
         let got: Vec<_> = findings.iter().map(|f| (f.state, f.text.as_str())).collect();
         assert_eq!(got, expected);
     }
@@ -215,7 +230,7 @@ mod tests {
             ..Answer::default()
         };
         check(&refused, &[(State::Problem, "no MLX\n/a/lib: not there")]);
-        assert_eq!(read(&refused)[0].hint.as_deref(), Some("get it"));
+        assert_eq!(read(&refused, true)[0].hint.as_deref(), Some("get it"));
 
         let opened = Opened {
             variant: "cpu".to_owned(),
@@ -237,6 +252,12 @@ mod tests {
         check(&answer, &[mlx, (State::Ok, "2 kinds of known answers are right (3 ms)")]);
         answer.checks.push(fine("norm", Some("value 3 is 2 instead of 1")));
         check(&answer, &[mlx, (State::Problem, "norm: value 3 is 2 instead of 1")]);
+        answer.checks.clear();
+        answer.attempts = vec![("/mine".to_owned(), "no".to_owned())];
+        assert_eq!(read(&answer, false)[0].state, State::Ok);
+        assert_eq!(read(&answer, true)[0].state, State::Warning);
+        answer.attempts[0].1 = mlx::Outcome::Opened.to_string();
+        assert_eq!(read(&answer, true)[0].state, State::Ok);
         let json = serde_json::to_string(&answer).unwrap();
         assert_eq!(serde_json::from_str::<Answer>(&json).unwrap(), answer);
     }
