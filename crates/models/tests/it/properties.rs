@@ -177,18 +177,21 @@ fn a_closed_slot_leaves_nothing() {
     });
 }
 
-/// A pass that unwinds leaves the slot's length behind it; rewound, the sequence goes on as if it had not been tried.
+/// A pass that was built and never evaluated, and one that failed: rewound, the sequence goes on as if neither had been.
 #[test]
-fn a_failed_pass_is_taken_back_by_a_rewind() {
+fn an_abandoned_pass_is_taken_back_by_a_rewind() {
     for_each_model(|name, session| {
         let expected = session.alone(&tokens(30));
         let slot = session.memory.open();
         session.step(&[(slot, &tokens(30)[..20])]);
+        drop(session.hidden(&[(slot, &tokens(90)[80..])]));
+        assert_eq!(session.memory.length(slot), 30, "{name}");
+        session.memory.rewind(slot, 20);
+
         let no_indices = mlx::zeros(&[4], Dtype::F32);
         let batch = Batch::new(no_indices, &[(slot, 4)], &session.memory);
         let failure = mlx::catch(|| session.model.forward(&batch, &mut session.memory));
         assert!(failure.is_err(), "{name}");
-        assert_eq!(session.memory.length(slot), 24, "{name}");
         session.memory.rewind(slot, 20);
         let rows = session.step(&[(slot, &tokens(30)[20..])]);
         assert_close(name, &rows, &expected[20..].to_vec());
