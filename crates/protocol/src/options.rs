@@ -101,8 +101,15 @@ impl Options {
         let bad = |kind| OptionError::BadText { kind, value: text.to_owned() };
         match Options::kind(name).ok_or_else(|| OptionError::Unknown(name.to_owned()))? {
             OptionKind::Integer => text.parse::<i64>().map(Value::from).map_err(|_| bad("int")),
-            OptionKind::Float => text.parse::<f32>().map(short_float).map_err(|_| bad("float")),
-            OptionKind::Boolean => text.parse::<bool>().map(Value::from).map_err(|_| bad("bool")),
+            OptionKind::Float => {
+                let value = text.parse::<f32>().ok().filter(|value| value.is_finite());
+                value.map(short_float).ok_or_else(|| bad("float"))
+            }
+            OptionKind::Boolean => match text {
+                "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Value::Bool(true)),
+                "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Value::Bool(false)),
+                _ => Err(bad("bool")),
+            },
             OptionKind::Strings => Ok(Value::from(vec![text])),
         }
     }
@@ -193,7 +200,17 @@ mod tests {
     fn text_values() {
         assert_eq!(Options::parse_text("temperature", "0.7").unwrap(), json!(0.7));
         assert_eq!(Options::parse_text("stop", "<|end|>").unwrap(), json!(["<|end|>"]));
-        assert!(Options::parse_text("num_ctx", "many").is_err());
+        assert_eq!(Options::parse_text("use_mmap", "1").unwrap(), json!(true));
+        assert_eq!(Options::parse_text("use_mmap", "F").unwrap(), json!(false));
+        for (name, text, expected) in [
+            ("num_ctx", "many", "invalid int value [many]"),
+            ("use_mmap", "yes", "invalid bool value [yes]"),
+            // JSON has no such numbers.
+            ("temperature", "nan", "invalid float value [nan]"),
+            ("temperature", "1e50", "invalid float value [1e50]"),
+        ] {
+            assert_eq!(Options::parse_text(name, text).unwrap_err().to_string(), expected);
+        }
     }
 
     #[test]
