@@ -21,7 +21,7 @@ impl<S, B, E> Lines<S>
 where
     S: Stream<Item = std::result::Result<B, E>> + Unpin,
     B: AsRef<[u8]>,
-    E: std::error::Error,
+    E: std::error::Error + 'static,
 {
     pub fn new(chunks: S) -> Lines<S> {
         Lines { chunks, held: Vec::new(), searched: 0, ended: false }

@@ -42,7 +42,7 @@ pub enum Error {
     #[error("could not connect to {0} server, run '{0} serve' to start it", program::name())]
     Refused,
     /// The server's own words.
-    #[error("{}", message_or_default(.message))]
+    #[error("{}", message_or_status(.status, .message))]
     Answered { status: StatusCode, message: String, hint: Option<String> },
     /// The server's own words where a stream was asked for.
     #[error("{} {}", .status.as_u16(), status_and_message(.status, .message))]
@@ -54,8 +54,8 @@ pub enum Error {
     BrokeOff(String),
     #[error("cannot understand the server's reply: {0}")]
     Unreadable(String),
-    #[error("{0}")]
-    Transport(String),
+    #[error("cannot reach the server at {url}: {reason}")]
+    Transport { url: String, reason: String },
     #[error("cannot read {0}")]
     File(String),
 }
@@ -77,6 +77,7 @@ impl Error {
             Error::Answered { hint, .. }
             | Error::NotStreamed { hint, .. }
             | Error::MidStream { hint, .. } => hint.clone(),
+            Error::Transport { .. } => Some("OLLAMA_HOST says where the server is".to_owned()),
             Error::BrokeOff(_) => {
                 Some("the server's log says why; ask again to start over".to_owned())
             }
@@ -121,9 +122,10 @@ impl Client {
             // No certificates are needed, and a machine may have none.
             builder = builder.tls_certs_only([]);
         }
-        let http = builder
-            .build()
-            .map_err(|error| told(format!("cannot prepare connections: {}", cause(&error))))?;
+        let http = builder.build().map_err(|error| {
+            told(format!("cannot prepare connections: {}", cause(&error)))
+                .hint("https needs the system's certificates (package `ca-certificates`)")
+        })?;
         Ok(Client { http, base: host.url(), host })
     }
 
@@ -256,7 +258,8 @@ fn transport(error: reqwest::Error) -> Error {
     if error.is_connect() && refused(&error) {
         return Error::Refused;
     }
-    Error::Transport(cause(&error))
+    let url = error.url().map(|url| url.origin().ascii_serialization()).unwrap_or_default();
+    Error::Transport { url, reason: cause(&error) }
 }
 
 fn refused(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -270,21 +273,16 @@ fn refused(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-/// The innermost reasons of an error, which name what a person can do something about.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text = format!("{text}: {error}");
-        next = error.source();
-    }
-    text
+/// The innermost reason of an error, which names what a person can do something about.
+fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let innermost = std::iter::successors(Some(error), |error| error.source()).last();
+    innermost.unwrap_or(error).to_string()
 }
 
-fn message_or_default(message: &str) -> &str {
+fn message_or_status(status: &StatusCode, message: &str) -> String {
     match message {
-        "" => "something went wrong, please see the server's log for details",
-        message => message,
+        "" => format!("the server answered {status} and nothing else"),
+        message => message.to_owned(),
     }
 }
 

@@ -141,7 +141,7 @@ impl Session {
     pub(super) fn told(&self, outcome: anyhow::Result<()>) -> anyhow::Result<()> {
         let Err(error) = outcome else { return Ok(()) };
         match error.downcast_ref::<client::Error>() {
-            None | Some(client::Error::Refused | client::Error::Transport(_)) => Err(error),
+            None | Some(client::Error::Refused | client::Error::Transport { .. }) => Err(error),
             Some(known) => {
                 let told = Told::from(known);
                 note_line(&format!("error: {}", told.message));

@@ -57,6 +57,14 @@ fn addresses_that_cannot_be() {
         "Error: `ftp` is no scheme a server can be reached by\n\
          hint: set OLLAMA_HOST to an address like `127.0.0.1:11434` or `https://example.com`\n",
     );
+    // A label this long cannot be in the DNS, whoever is asked.
+    let nowhere = format!("http://{}.invalid:1", "x".repeat(64));
+    home.set("OLLAMA_HOST", &nowhere);
+    let done = home.run(&["list"]);
+    assert_eq!(done.code, Some(1), "{done}");
+    let error = format!("Error: cannot reach the server at {nowhere}: ");
+    assert!(done.stderr.starts_with(&error), "{done}");
+    assert!(done.stderr.ends_with("\nhint: OLLAMA_HOST says where the server is\n"), "{done}");
     home.set("OLLAMA_HOST", "127.0.0.1:notaport");
     home.set("OLLMLX_AUTOSTART", "0");
     let done = home.run(&["--version"]);

@@ -1,6 +1,6 @@
 //! A Modelfile as a request: what `POST /api/create` is told, and which files go with it.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use protocol::{OptionError, Options};
 use serde_json::{Map, Value, json};
@@ -116,9 +116,14 @@ fn present(path: &Path) -> Result<Sources, Told> {
 fn expand(text: &str, folder: &Path) -> PathBuf {
     let rest = match text.strip_prefix('~') {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => rest.trim_start_matches('/'),
-        _ => return folder.join(text),
+        _ => return plain(&folder.join(text)),
     };
-    variable("HOME").map_or_else(|| folder.join(text), |home| Path::new(&home).join(rest))
+    variable("HOME").map_or_else(|| folder.join(text), |home| plain(&Path::new(&home).join(rest)))
+}
+
+/// Without `.` in it.
+fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
 fn refuse_same(models: &[PathBuf], drafts: &[PathBuf]) -> Result<(), Told> {
