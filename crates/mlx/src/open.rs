@@ -13,7 +13,7 @@ pub use search::{Attempt, Outcome};
 
 use crate::ffi::{Early, Functions};
 use crate::{Device, MLX_VERSION, OpenError, device, error};
-use search::Candidate;
+use search::{Candidate, Named};
 use std::ffi::{CStr, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
@@ -106,10 +106,15 @@ fn find() -> Result<Library, OpenError> {
 /// Expected misses are for those who look; a path that the user named is worth a line.
 fn note(candidate: &Candidate, outcome: Outcome) {
     let place = candidate.file.display();
-    match (&outcome, candidate.named_by_user) {
-        (Outcome::Opened, _) => tracing::debug!(%place, "opened MLX"),
-        (refusal, true) => tracing::error!(%place, "OLLMLX_MLX_PATH cannot be used: {refusal}"),
-        (refusal, false) => tracing::debug!(%place, "MLX not taken: {refusal}"),
+    let quiet = match candidate.named {
+        Named::No => true,
+        Named::Exactly => false,
+        Named::AmongOthers => matches!(outcome, Outcome::NoDevice(_)),
+    };
+    match &outcome {
+        Outcome::Opened => tracing::debug!(%place, "opened MLX"),
+        refusal if quiet => tracing::debug!(%place, "MLX not taken: {refusal}"),
+        refusal => tracing::error!(%place, "OLLMLX_MLX_PATH cannot be used: {refusal}"),
     }
     if let Ok(mut list) = ATTEMPTS.lock() {
         list.push(Attempt { place: candidate.file.clone(), outcome });

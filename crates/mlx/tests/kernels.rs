@@ -147,7 +147,7 @@ fn donated_memory_is_reused_where_nobody_else_holds_it_and_copied_else() {
 #[test]
 fn wrong_uses_are_refused_when_the_node_is_made() {
     fn check(make: impl FnOnce() -> Vec<Array>, words: &str) {
-        let error = catch(make).err().expect("accepted").to_string();
+        let error = catch(make).expect_err("accepted").to_string();
         assert!(error.contains(words), "{error}");
         assert!(error.contains("kernels.rs"), "{error}");
     }

@@ -197,3 +197,20 @@ fn a_wrong_declaration_is_noticed() {
     );
     check(("mlx_give", &[], "c_int"), false);
 }
+
+/// `Dtype`'s numbers are those of the header's enumeration.
+#[test]
+fn element_types_are_numbered_as_in_the_header() {
+    let report = crate::report();
+    let opened = report.opened.unwrap_or_else(|error| panic!("{error}"));
+    let tree = opened.files[0].1.parent().and_then(Path::parent).unwrap();
+    let text = without_comments(&fs::read_to_string(tree.join("include/mlx/c/array.h")).unwrap());
+    let list =
+        text.split("enum mlx_dtype_ {").nth(1).and_then(|rest| rest.split('}').next()).unwrap();
+    let names: Vec<_> = list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    assert_eq!(names.len(), 14);
+    for (number, name) in names.iter().enumerate() {
+        let ours = crate::Dtype::from_raw(number as u32).to_string();
+        assert_eq!(format!("MLX_{}", ours.to_uppercase()), **name);
+    }
+}

@@ -48,12 +48,21 @@ pub struct Candidate {
     pub file: PathBuf,
     /// Empty where the name of the directory does not tell.
     pub variant: String,
-    pub named_by_user: bool,
+    pub named: Named,
+}
+
+/// Whether OLLMLX_MLX_PATH led here, which decides how loud a failure is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Named {
+    No,
+    Exactly,
+    /// As one of the variants in a named directory: that the machine lacks the device of one is no surprise.
+    AmongOthers,
 }
 
 impl Candidate {
     fn new(file: PathBuf, variant: &str) -> Candidate {
-        Candidate { file, variant: variant.to_owned(), named_by_user: false }
+        Candidate { file, variant: variant.to_owned(), named: Named::No }
     }
 
     /// What the tree says of itself; none where it has no manifest.
@@ -70,10 +79,7 @@ pub fn candidates() -> Vec<Candidate> {
 }
 
 fn list(named: Option<&OsStr>, executable: Option<&Path>, only: Option<&str>) -> Vec<Candidate> {
-    let mut found = Vec::new();
-    for candidate in named.map(|path| named_by_user(Path::new(path))).unwrap_or_default() {
-        found.push(Candidate { named_by_user: true, ..candidate });
-    }
+    let mut found = named.map(|path| named_by_user(Path::new(path))).unwrap_or_default();
     found.push(Candidate::new(file_name().into(), ""));
     for directory in executable.map(directories).unwrap_or_default() {
         found.extend(variants_in(&directory));
@@ -81,7 +87,7 @@ fn list(named: Option<&OsStr>, executable: Option<&Path>, only: Option<&str>) ->
     let wanted = only.map(variant_name);
     let fits =
         |c: &Candidate| c.variant.is_empty() || wanted.as_ref().is_none_or(|w| &c.variant == w);
-    found.retain(|candidate| candidate.named_by_user || fits(candidate));
+    found.retain(|candidate| candidate.named != Named::No || fits(candidate));
     let mut seen = Vec::new();
     found.retain(|candidate| {
         !seen.contains(&candidate.file) && {
@@ -95,16 +101,20 @@ fn list(named: Option<&OsStr>, executable: Option<&Path>, only: Option<&str>) ->
 /// A file, the directory it lies in, the directory of one variant, or one of several variants.
 fn named_by_user(path: &Path) -> Vec<Candidate> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let exactly = |file: PathBuf| {
+        let variant = variant_of(&file).unwrap_or_default();
+        vec![Candidate { file, variant, named: Named::Exactly }]
+    };
     if path.is_file() {
-        return vec![Candidate::new(path.clone(), &variant_of(&path).unwrap_or_default())];
+        return exactly(path);
     }
-    for file in [path.join(file_name()), path.join("lib").join(file_name())] {
-        if file.exists() {
-            return vec![Candidate::new(file.clone(), &variant_of(&file).unwrap_or_default())];
-        }
+    let beneath = [path.join(file_name()), path.join("lib").join(file_name())];
+    if let Some(file) = beneath.into_iter().find(|file| file.exists()) {
+        return exactly(file);
     }
-    let several: Vec<_> = variants_in(&path).into_iter().filter(|c| c.file.exists()).collect();
-    if several.is_empty() { vec![Candidate::new(path.join(file_name()), "")] } else { several }
+    let several = variants_in(&path).into_iter().filter(|c| c.file.exists());
+    let several: Vec<_> = several.map(|c| Candidate { named: Named::AmongOthers, ..c }).collect();
+    if several.is_empty() { exactly(path.join(file_name())) } else { several }
 }
 
 fn variants_in(directory: &Path) -> Vec<Candidate> {
