@@ -1,20 +1,22 @@
 //! How fast the products are on this machine, beside a plain read of the same bytes by the same threads.
 //!
-//! `cargo run --release -p kernels --example products [-- <filter>]`; `OLLMLX_CPU_ISA` and `OLLMLX_NUM_THREADS` apply.
+//! `cargo run --release -p kernels --example products [-- [--cached] <filter>...]`; `OLLMLX_CPU_ISA` and `OLLMLX_NUM_THREADS` apply.
 //! Weights are taken in turn from a buffer larger than the caches. Each figure is the best of some rounds, in which
-//! the read and the products alternate; on a shared machine trust the ratios, not the times.
+//! the read and the products alternate; on a shared machine trust the ratios, not the times. With one thread the
+//! figures are of processor time, so that being pushed aside by other processes does not count.
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use half::bf16;
 use kernels::{Cpu, Floats, FloatsMut, Kind, QuantizedMatrix, Rows, RowsMut, quantized_product};
+use rustix::time::{ClockId, clock_gettime};
 
 /// More than any last-level cache we have seen shared by few cores.
 const WEIGHT_BYTES: usize = 512 << 20;
 
 /// Names with output and input widths: Qwen3-0.6B's and Qwen3-4B's shapes.
-const SHAPES: [(&str, usize, usize); 5] = [
+const SHAPES: [(&str, usize, usize); 6] = [
+    ("small", 512, 1024),
     ("0.6B qkv", 4096, 1024),
     ("0.6B gate+up", 6144, 1024),
     ("0.6B down", 1024, 3072),
@@ -37,7 +39,9 @@ const KINDS: [(&str, Kind); 11] = [
 ];
 
 fn main() {
-    let filter: Vec<String> = std::env::args().skip(1).collect();
+    let (flags, filter): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|arg| arg.starts_with("--"));
+    let cached = flags.iter().any(|flag| flag == "--cached");
     let wanted = |name: &str| filter.is_empty() || filter.iter().any(|f| name.contains(f.as_str()));
     let cpu = Cpu::current();
     println!("{}, {} threads", cpu.isa.name(), cpu.pool.threads());
@@ -45,7 +49,7 @@ fn main() {
         "{:<14} {:<10} {:>5} {:>10} {:>8} {:>8} {:>9}",
         "shape", "kind", "rows", "µs", "GB/s", "of read", "GFLOP/s"
     );
-    let memory = Memory::new();
+    let memory = Memory::new(cached);
     for (shape, n, k) in SHAPES {
         for (name, kind) in KINDS {
             for rows in [1, 2, 4, 8, 16, 64, 512] {
@@ -59,19 +63,22 @@ fn main() {
 
 /// Bytes that serve as any weights.
 struct Memory {
+    /// Always the same weights, to see what the arithmetic alone takes.
+    cached: bool,
     codes: Vec<u8>,
     floats: Vec<bf16>,
     bytes: Vec<u8>,
 }
 
 impl Memory {
-    fn new() -> Memory {
+    fn new(cached: bool) -> Memory {
         let mut state = 1u64;
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 33) as u8
         };
         Memory {
+            cached,
             codes: (0..WEIGHT_BYTES).map(|_| next() & 0xbf).collect(),
             floats: (0..WEIGHT_BYTES / 16).map(|_| bf16::from_f32(0.01)).collect(),
             bytes: (0..WEIGHT_BYTES / 8).map(|_| 120).collect(),
@@ -80,7 +87,8 @@ impl Memory {
 
     fn matrix(&self, kind: Kind, (n, k): (usize, usize), turn: usize) -> QuantizedMatrix<'_> {
         let (codes, scales) = (n * k * kind.bits() / 8, n * k / kind.group());
-        let turn = turn % (WEIGHT_BYTES / codes).min(self.floats.len() / scales);
+        let turns = (WEIGHT_BYTES / codes).min(self.floats.len() / scales);
+        let turn = if self.cached { 0 } else { turn % turns };
         let codes = &self.codes[turn * codes..][..codes];
         let range = turn * scales..(turn + 1) * scales;
         match kind {
@@ -109,12 +117,12 @@ fn quantized(
     let calls = (40_000_000 / (bytes + n * k * rows / 16)).clamp(1, 40);
     let mut turn = 0;
     for _ in 0..7 {
-        read = read.min(time(calls, || {
+        read = read.min(time(cpu, calls, || {
             turn += 1;
             let start = turn * bytes % (WEIGHT_BYTES - bytes);
             plain_read(cpu, &memory.codes[start..][..bytes]);
         }));
-        product = product.min(time(calls, || {
+        product = product.min(time(cpu, calls, || {
             turn += 1;
             let x = Rows::new(Floats::Bf16(&x), rows, k);
             let y = RowsMut::new(FloatsMut::Bf16(&mut y), rows, n);
@@ -131,10 +139,15 @@ fn quantized(
 }
 
 /// Seconds for one of `calls` calls.
-fn time(calls: usize, mut f: impl FnMut()) -> f64 {
-    let start = Instant::now();
+fn time(cpu: &Cpu<'_>, calls: usize, mut f: impl FnMut()) -> f64 {
+    let clock = if cpu.pool.threads() == 1 { ClockId::ThreadCPUTime } else { ClockId::Monotonic };
+    let now = || {
+        let time = clock_gettime(clock);
+        time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+    };
+    let start = now();
     (0..calls).for_each(|_| f());
-    start.elapsed().as_secs_f64() / calls as f64
+    (now() - start) / calls as f64
 }
 
 /// What the machine can do at best: every cache line is loaded, one addition for each 64 bytes or so.

@@ -13,20 +13,29 @@ pub(crate) trait Codec: 'static {
     /// The largest code.
     const MAX: usize;
     const OFFSET: f32 = 0.0;
-    /// The smallest group it comes with.
-    const GROUP_MIN: usize = 32;
 
     /// Codes in one vector's planes.
     fn block<V: Simd>() -> usize {
         V::BYTES * Self::PLANES
     }
-    /// Bytes that `unpack` may read.
+    /// Bytes that `load` may read.
     fn reads<V: Simd>() -> usize {
         V::BYTES
     }
+    /// Packed bytes, or codes where they have no planes.
+    ///
     /// # Safety
     /// `p` is good for `reads` bytes.
-    unsafe fn unpack<V: Simd>(p: *const u8) -> [V::B; 4];
+    #[inline(always)]
+    unsafe fn load<V: Simd>(p: *const u8) -> V::B {
+        // SAFETY: the caller's promise.
+        unsafe { V::load_bytes(p) }
+    }
+    /// The planes of what `load` gave. Works lane by lane: lanes may have been moved in between.
+    ///
+    /// # Safety
+    /// As in `crate::simd`.
+    unsafe fn split<V: Simd>(v: V::B) -> [V::B; 4];
 }
 
 pub(crate) struct Bits2;
@@ -42,10 +51,10 @@ impl Codec for Bits2 {
     const PLANES: usize = 4;
     const MAX: usize = 3;
     #[inline(always)]
-    unsafe fn unpack<V: Simd>(p: *const u8) -> [V::B; 4] {
+    unsafe fn split<V: Simd>(v: V::B) -> [V::B; 4] {
         // SAFETY: the caller's promise.
         unsafe {
-            let (v, mask) = (V::load_bytes(p), V::splat_byte(3));
+            let mask = V::splat_byte(3);
             [
                 V::and(v, mask),
                 V::and(V::shift_right::<2>(v), mask),
@@ -61,10 +70,10 @@ impl Codec for Bits4 {
     const PLANES: usize = 2;
     const MAX: usize = 15;
     #[inline(always)]
-    unsafe fn unpack<V: Simd>(p: *const u8) -> [V::B; 4] {
+    unsafe fn split<V: Simd>(v: V::B) -> [V::B; 4] {
         // SAFETY: the caller's promise.
         unsafe {
-            let (v, mask) = (V::load_bytes(p), V::splat_byte(15));
+            let mask = V::splat_byte(15);
             let low = V::and(v, mask);
             [low, V::and(V::shift_right::<4>(v), mask), low, low]
         }
@@ -76,9 +85,8 @@ impl Codec for Bits8 {
     const PLANES: usize = 1;
     const MAX: usize = 255;
     #[inline(always)]
-    unsafe fn unpack<V: Simd>(p: *const u8) -> [V::B; 4] {
-        // SAFETY: the caller's promise.
-        [unsafe { V::load_bytes(p) }; 4]
+    unsafe fn split<V: Simd>(v: V::B) -> [V::B; 4] {
+        [v; 4]
     }
 }
 
@@ -90,9 +98,13 @@ impl<const N: usize> Codec for Odd<N> {
         spread_reads(V::BYTES, N)
     }
     #[inline(always)]
-    unsafe fn unpack<V: Simd>(p: *const u8) -> [V::B; 4] {
+    unsafe fn load<V: Simd>(p: *const u8) -> V::B {
         // SAFETY: the caller's promise.
-        [unsafe { V::spread::<N>(p) }; 4]
+        unsafe { V::spread::<N>(p) }
+    }
+    #[inline(always)]
+    unsafe fn split<V: Simd>(v: V::B) -> [V::B; 4] {
+        [v; 4]
     }
 }
 
@@ -104,13 +116,12 @@ impl Codec for Float4 {
     const PLANES: usize = 2;
     const MAX: usize = 24;
     const OFFSET: f32 = 12.0;
-    const GROUP_MIN: usize = 16;
     #[inline(always)]
-    unsafe fn unpack<V: Simd>(p: *const u8) -> [V::B; 4] {
+    unsafe fn split<V: Simd>(v: V::B) -> [V::B; 4] {
         // SAFETY: the caller's promise.
         unsafe {
             let table = V::load_table(FLOAT4.as_ptr());
-            let [low, high, ..] = Bits4::unpack::<V>(p);
+            let [low, high, ..] = Bits4::split::<V>(v);
             let low = V::look_up(table, low);
             [low, V::look_up(table, high), low, low]
         }

@@ -29,6 +29,9 @@ entry_points! {
     pub(crate) fn entry<C: Codec>(args: &Few<'_>) = few
 }
 
+/// How far ahead codes are asked for: a few hundred nanoseconds of reading.
+const AHEAD_BYTES: usize = 2048;
+
 #[inline(always)]
 unsafe fn few<V: Simd, D: Dot<V>, C: Codec>(args: &Few<'_>) {
     let mut first = 0;
@@ -36,88 +39,107 @@ unsafe fn few<V: Simd, D: Dot<V>, C: Codec>(args: &Few<'_>) {
     unsafe {
         while first < args.x.len() {
             first += match args.x.len() - first {
-                1 => columns::<V, D, C, 1>(args, first),
-                2 => columns::<V, D, C, 2>(args, first),
-                3 => columns::<V, D, C, 3>(args, first),
-                _ => columns::<V, D, C, 4>(args, first),
+                1 => columns::<V, D, C, 1, 4>(args, first),
+                2 => columns::<V, D, C, 2, 2>(args, first),
+                3 => columns::<V, D, C, 3, 1>(args, first),
+                _ => columns::<V, D, C, 4, 1>(args, first),
             }
         }
     }
 }
 
-/// All weight rows against `N` rows of activations.
+/// All weight rows, `R` at a time, against `N` rows of activations.
 #[inline(always)]
-unsafe fn columns<V: Simd, D: Dot<V>, C: Codec, const N: usize>(
+unsafe fn columns<V: Simd, D: Dot<V>, C: Codec, const N: usize, const R: usize>(
     args: &Few<'_>,
     first: usize,
 ) -> usize {
-    let row_bytes = args.columns * C::BITS / 8;
     let x: [Row; N] = std::array::from_fn(|i| args.x[first + i]);
-    let lane_groups: [i32; 16] =
-        std::array::from_fn(|lane| (lane * 4 * C::PLANES / args.group) as i32);
-    let groups = args.columns / args.group;
+    let whole = args.rows - args.rows % R;
     // SAFETY: as in `crate::simd`.
     unsafe {
+        let lane_groups: [i32; 16] =
+            std::array::from_fn(|lane| (lane * 4 * C::PLANES / args.group) as i32);
         let lane_groups = V::load_ints(lane_groups.as_ptr());
-        for row in 0..args.rows {
-            let codes = args.codes.add(row * row_bytes);
-            let scales = args.scales.add(row * groups);
-            let mut sums = weight_row::<V, D, C, N>(args, codes, scales, lane_groups, &x);
-            add_biases::<V, N>(&mut sums, args.biases.add(row * groups), groups, &x);
-            for (i, sum) in sums.into_iter().enumerate() {
-                *args.out.add((first + i) * args.rows + row) = V::sum(sum);
-            }
+        for row in (0..whole).step_by(R) {
+            weight_rows::<V, D, C, N, R>(args, row, lane_groups, &x, first);
+        }
+        for row in whole..args.rows {
+            weight_rows::<V, D, C, N, 1>(args, row, lane_groups, &x, first);
         }
     }
     N
 }
 
+/// `R` weight rows from `row` on.
 #[inline(always)]
-unsafe fn weight_row<V: Simd, D: Dot<V>, C: Codec, const N: usize>(
+unsafe fn weight_rows<V: Simd, D: Dot<V>, C: Codec, const N: usize, const R: usize>(
     args: &Few<'_>,
-    codes: *const u8,
-    scales: *const f32,
+    row: usize,
     lane_groups: V::I,
     x: &[Row; N],
-) -> [V::F; N] {
+    first: usize,
+) {
     let block = C::block::<V>();
     let bytes = block * C::BITS / 8;
     let row_bytes = args.columns * C::BITS / 8;
-    // Blocks that may be read where they lie; the rest goes through a buffer.
-    let readable = args.codes_end as usize - codes as usize;
-    let direct =
-        (row_bytes / bytes).min((readable + bytes).saturating_sub(C::reads::<V>()) / bytes);
-    let shift = args.group.trailing_zeros();
+    let groups = args.columns / args.group;
     // SAFETY: as in `crate::simd`.
     unsafe {
-        let mut sums = [V::zero(); N];
+        let codes: [*const u8; R] = std::array::from_fn(|r| args.codes.add((row + r) * row_bytes));
+        let scales: [*const f32; R] = std::array::from_fn(|r| args.scales.add((row + r) * groups));
+        // Blocks that may be read where they lie; the rest goes through a buffer.
+        let readable = args.codes_end as usize - codes[R - 1] as usize;
+        let direct = (readable + bytes).saturating_sub(C::reads::<V>()) / bytes;
+        let direct = direct.min(row_bytes / bytes);
+        let mut sums = [[V::zero(); N]; R];
         for b in 0..direct {
-            let planes = C::unpack::<V>(codes.add(b * bytes));
-            let scale = V::expand(scales.add((b * block) >> shift), lane_groups);
-            add_block::<V, D, C, N>(&mut sums, planes, scale, x, b);
+            let group = (b * block) >> args.group.trailing_zeros();
+            for r in 0..R {
+                let from = codes[r].add(b * bytes);
+                V::prefetch(from.wrapping_add(AHEAD_BYTES));
+                let scale = V::expand(scales[r].add(group), lane_groups);
+                add_block::<V, D, C, N>(&mut sums[r], C::load::<V>(from), scale, x, b);
+            }
         }
         for b in direct..row_bytes.div_ceil(bytes) {
-            let mut buffer = [0u8; 128];
-            let from = codes.add(b * bytes);
-            from.copy_to_nonoverlapping(buffer.as_mut_ptr(), bytes.min(row_bytes - b * bytes));
-            let planes = C::unpack::<V>(buffer.as_ptr());
-            let scale = V::expand(scales.add((b * block) >> shift), lane_groups);
-            add_block::<V, D, C, N>(&mut sums, planes, scale, x, b);
+            let group = (b * block) >> args.group.trailing_zeros();
+            for r in 0..R {
+                let mut buffer = [0u8; 128];
+                let from = codes[r].add(b * bytes);
+                from.copy_to_nonoverlapping(buffer.as_mut_ptr(), bytes.min(row_bytes - b * bytes));
+                let scale = V::expand(scales[r].add(group), lane_groups);
+                add_block::<V, D, C, N>(&mut sums[r], C::load::<V>(buffer.as_ptr()), scale, x, b);
+            }
         }
-        sums
+        for (r, sums) in sums.iter_mut().enumerate() {
+            add_biases::<V, N>(sums, args.biases.add((row + r) * groups), groups, x);
+        }
+        // `N * R` is at most four.
+        let mut all = [V::zero(); 4];
+        for (r, sums) in sums.iter().enumerate() {
+            all[r * N..(r + 1) * N].copy_from_slice(sums);
+        }
+        let all = V::sums(all);
+        for r in 0..R {
+            for i in 0..N {
+                *args.out.add((first + i) * args.rows + row + r) = all[r * N + i];
+            }
+        }
     }
 }
 
 #[inline(always)]
 unsafe fn add_block<V: Simd, D: Dot<V>, C: Codec, const N: usize>(
     sums: &mut [V::F; N],
-    planes: [V::B; 4],
+    packed: V::B,
     scale: V::F,
     x: &[Row; N],
     b: usize,
 ) {
     // SAFETY: as in `crate::simd`; activations are padded to whole blocks.
     unsafe {
+        let planes = C::split::<V>(packed);
         for (sum, x) in sums.iter_mut().zip(x) {
             let mut dots = D::start();
             for (plane, &codes) in planes.iter().enumerate().take(C::PLANES) {

@@ -26,6 +26,15 @@ pub(crate) struct Pack {
     pub columns: usize,
     /// `[columns / 4][WIDTH][LANES]` units of four codes, columns rounded up to whole blocks.
     pub tile: *mut u8,
+    /// Prepared by [`super::scales`], from the tile's first group on: rows of `row_groups`.
+    pub row_scales: *const f32,
+    pub row_biases: *const f32,
+    pub row_groups: usize,
+    /// Groups in the tile.
+    pub groups: usize,
+    /// `[groups][WIDTH * LANES]`
+    pub scales: *mut f32,
+    pub biases: *mut f32,
 }
 
 /// One tile against rows of activations.
@@ -35,12 +44,31 @@ pub(crate) struct Many<'a> {
     pub first_column: usize,
     pub columns: usize,
     pub group: usize,
-    /// `[groups][WIDTH * LANES]` of the tile's own groups.
+    /// As [`Pack`] left them.
     pub scales: *const f32,
     pub biases: *const f32,
     pub x: &'a [Row],
     /// `[x.len()][WIDTH * LANES]`: the products are added.
     pub sums: *mut f32,
+    pub units: Units,
+}
+
+/// A span's units of four columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Units {
+    pub count: usize,
+    /// How many may be added before widening.
+    pub steps: usize,
+    /// Where in the activations' layout each lies, seen from the span's first.
+    pub offsets: [usize; 8],
+}
+
+impl Units {
+    pub fn new(group: usize, planes: usize, lanes: usize, steps_max: usize) -> Units {
+        let count = SPAN.min(group) / 4;
+        let offsets = std::array::from_fn(|unit| (unit % planes * lanes + unit / planes) * 4);
+        Units { count, steps: steps_max.min(count), offsets }
+    }
 }
 
 entry_points! {
@@ -61,47 +89,67 @@ unsafe fn pack<V: Simd, D: Dot<V>, C: Codec>(args: &Pack) {
         for b in 0..args.columns.div_ceil(block) {
             let left = (args.columns * C::BITS / 8 - b * bytes).min(bytes);
             for v in 0..WIDTH {
-                let mut planes = [[V::splat_byte(0); 16]; 4];
-                for lane in 0..V::LANES {
+                let mut lanes = [V::splat_byte(0); 16];
+                for (lane, to) in lanes.iter_mut().enumerate().take(V::LANES) {
                     let row = v * V::LANES + lane;
-                    if row >= args.rows {
-                        break;
-                    }
-                    let from = args.codes.add(row * args.row_bytes + b * bytes);
-                    let codes = unpack_within::<V, C>(from, left, args.codes_end);
-                    for plane in 0..C::PLANES {
-                        planes[plane][lane] = D::prepare(codes[plane]);
+                    if row < args.rows {
+                        let from = args.codes.add(row * args.row_bytes + b * bytes);
+                        *to = load_within::<V, C>(from, left, args.codes_end);
                     }
                 }
-                for plane in 0..C::PLANES {
-                    V::transpose(planes[plane].as_mut_ptr());
-                    for lane in 0..V::LANES {
+                V::transpose(lanes.as_mut_ptr());
+                for (lane, &packed) in lanes.iter().enumerate().take(V::LANES) {
+                    let planes = C::split::<V>(packed);
+                    for (plane, &codes) in planes.iter().enumerate().take(C::PLANES) {
                         let unit = (b * V::LANES + lane) * C::PLANES + plane;
                         let to = args.tile.add((unit * width + v * V::LANES) * 4);
-                        V::store_bytes(to, planes[plane][lane]);
+                        V::store_bytes(to, D::prepare(codes));
                     }
                 }
             }
         }
+        transpose_scales::<V>(args, args.row_scales, args.scales);
+        transpose_scales::<V>(args, args.row_biases, args.biases);
     }
 }
 
 /// One block, of which `left` bytes exist, without reading past `end`.
 #[inline(always)]
-unsafe fn unpack_within<V: Simd, C: Codec>(
-    from: *const u8,
-    left: usize,
-    end: *const u8,
-) -> [V::B; 4] {
+unsafe fn load_within<V: Simd, C: Codec>(from: *const u8, left: usize, end: *const u8) -> V::B {
     // SAFETY: as in `crate::simd`.
     unsafe {
         let whole = C::block::<V>() * C::BITS / 8;
         if left == whole && from as usize + C::reads::<V>() <= end as usize {
-            return C::unpack::<V>(from);
+            return C::load::<V>(from);
         }
         let mut buffer = [0u8; 128];
         from.copy_to_nonoverlapping(buffer.as_mut_ptr(), left);
-        C::unpack::<V>(buffer.as_ptr())
+        C::load::<V>(buffer.as_ptr())
+    }
+}
+
+/// From a row of groups for each weight row to a row of weight rows for each group; missing rows become zeros.
+#[inline(always)]
+unsafe fn transpose_scales<V: Simd>(args: &Pack, from: *const f32, to: *mut f32) {
+    // SAFETY: as in `crate::simd`; rows of groups may be read to a whole vector.
+    unsafe {
+        for v in 0..WIDTH {
+            for group in (0..args.groups).step_by(V::LANES) {
+                let mut square = [V::zero(); 16];
+                for (lane, to) in square.iter_mut().enumerate().take(V::LANES) {
+                    let row = v * V::LANES + lane;
+                    if row < args.rows {
+                        *to = V::load(from.add(row * args.row_groups + group));
+                    }
+                }
+                V::transpose_floats(square.as_mut_ptr());
+                for (g, &scales) in
+                    square.iter().enumerate().take(V::LANES.min(args.groups - group))
+                {
+                    V::store(to.add((group + g) * WIDTH * V::LANES + v * V::LANES), scales);
+                }
+            }
+        }
     }
 }
 
@@ -140,6 +188,7 @@ unsafe fn rows_by_tile<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
     let width = WIDTH * V::LANES;
     // Columns whose integers may be added: one scale on both sides.
     let span = SPAN.min(args.group);
+    let shift = args.group.trailing_zeros();
     // SAFETY: as in `crate::simd`.
     unsafe {
         let x: [Row; R] = std::array::from_fn(|i| args.x[first + i]);
@@ -153,13 +202,9 @@ unsafe fn rows_by_tile<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
         for s in 0..args.columns.div_ceil(span) {
             let column = args.first_column + s * span;
             let tile = args.tile.add(s * span * width);
-            let dots = if C::GROUP_MIN >= SPAN || span == SPAN {
-                span_dots::<V, D, C, R, 8>(tile, &x, column)
-            } else {
-                span_dots::<V, D, C, R, 4>(tile, &x, column)
-            };
-            let group = s * span / args.group;
-            let starts = s * span % args.group == 0;
+            let dots = span_dots::<V, D, C, R>(args, tile, &x, column);
+            let group = (s * span) >> shift;
+            let starts = (s * span) & (args.group - 1) == 0;
             let scales = args.scales.add(group * width);
             let scale: [V::F; WIDTH] = std::array::from_fn(|v| V::load(scales.add(v * V::LANES)));
             for r in 0..R {
@@ -174,7 +219,7 @@ unsafe fn rows_by_tile<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
                 let bias: [V::F; WIDTH] =
                     std::array::from_fn(|v| V::load(biases.add(v * V::LANES)));
                 for r in 0..R {
-                    let sum = V::splat(*x[r].sums.add(column / args.group));
+                    let sum = V::splat(*x[r].sums.add(column >> shift));
                     for v in 0..WIDTH {
                         totals[r][v] = V::fma(bias[v], sum, totals[r][v]);
                     }
@@ -189,9 +234,13 @@ unsafe fn rows_by_tile<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
     }
 }
 
-/// The integer part: `UNITS` units of four columns from `column` on.
+/// The integer part: `units` units of four columns from `column` on.
+///
+/// The inner loop must stay a loop of one unit: unrolled, the compiler loads everything first, into registers that it
+/// lacks. That is why its length and the offsets of its units come from memory.
 #[inline(always)]
-unsafe fn span_dots<V: Simd, D: Dot<V>, C: Codec, const R: usize, const UNITS: usize>(
+unsafe fn span_dots<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
+    args: &Many<'_>,
     tile: *const u8,
     x: &[Row; R],
     column: usize,
@@ -201,26 +250,32 @@ unsafe fn span_dots<V: Simd, D: Dot<V>, C: Codec, const R: usize, const UNITS: u
         // Where the span's first lane begins in the activations' layout.
         let lane = column / (4 * C::PLANES);
         let start = (lane / V::LANES * V::LANES * C::PLANES + lane % V::LANES) * 4;
+        let x: [*const u8; R] = std::array::from_fn(|r| x[r].codes.add(start));
         let mut wide = [[V::zero_ints(); WIDTH]; R];
-        let steps = D::STEPS.min(UNITS);
-        for part in 0..UNITS / steps {
+        let mut unit = 0;
+        while unit < args.units.count {
             let mut sums = [[D::start(); WIDTH]; R];
-            for step in 0..steps {
-                let unit = part * steps + step;
+            let end = unit + args.units.steps;
+            while unit < end {
+                let codes = tile.add(unit * WIDTH * V::BYTES);
                 let codes: [V::B; WIDTH] =
-                    std::array::from_fn(|v| V::load_bytes(tile.add((unit * WIDTH + v) * V::BYTES)));
-                let offset = (unit % C::PLANES * V::LANES + unit / C::PLANES) * 4;
+                    std::array::from_fn(|v| V::load_bytes(codes.add(v * V::BYTES)));
+                let offset = *args.units.offsets.get_unchecked(unit);
                 for r in 0..R {
-                    let x = V::splat_dword(x[r].codes.add(start + offset));
+                    let x = V::splat_dword(x[r].add(offset));
                     for v in 0..WIDTH {
                         sums[r][v] = D::dot(sums[r][v], codes[v], x);
                     }
                 }
+                unit += 1;
             }
             for r in 0..R {
                 for v in 0..WIDTH {
-                    let sum = D::widen(sums[r][v]);
-                    wide[r][v] = if part == 0 { sum } else { V::add_ints(wide[r][v], sum) };
+                    wide[r][v] = if D::STEPS == 8 {
+                        D::widen(sums[r][v])
+                    } else {
+                        V::add_ints(wide[r][v], D::widen(sums[r][v]))
+                    };
                 }
             }
         }

@@ -3,13 +3,14 @@
 use super::activations::{Activations, Layout, Row, quantize_row};
 use super::codec::{Bits2, Bits4, Bits8, Codec, Float4, Odd};
 use super::few::{self, Few};
-use super::many::{self, Many, Pack, TILE_COLUMNS, WIDTH};
+use super::many::{self, Many, Pack, TILE_COLUMNS, Units, WIDTH};
 use super::matrix::{Kind, QuantizedMatrix};
 use super::reference;
 use super::scales::{PADDING, Prepare, prepare};
 use crate::gather::Gather;
 use crate::rows::{Out, Rows, RowsMut};
 use crate::scratch::{self, Line, lines};
+use crate::simd::pair_steps;
 use crate::{Cpu, Isa};
 use std::cell::Cell;
 use std::ops::Range;
@@ -121,6 +122,8 @@ struct Loops {
     /// What the codes seen by the loops lack, in units of the scale.
     shift: f32,
     factor: f32,
+    /// How many products of bytes may be added before they are widened.
+    steps: usize,
 }
 
 impl Loops {
@@ -139,7 +142,8 @@ impl Loops {
 
     fn of<C: Codec>(isa: Isa) -> Option<Loops> {
         // The byte products without VNNI want codes of 8 bits signed.
-        let signed = C::MAX == 255 && matches!(isa, Isa::Avx2 | Isa::Avx512);
+        let direct = !matches!(isa, Isa::Avx2 | Isa::Avx512);
+        let signed = C::MAX == 255 && !direct;
         Some(Loops {
             few: few::entry::<C>(isa)?,
             pack: many::pack_entry::<C>(isa)?,
@@ -148,6 +152,7 @@ impl Loops {
             lanes: if isa.has_avx512() { 16 } else { 8 },
             shift: if signed { 128.0 } else { -C::OFFSET },
             factor: if C::OFFSET == 0.0 { 1.0 } else { 0.5 },
+            steps: if direct || signed { 8 } else { pair_steps(C::MAX) },
         })
     }
 }
@@ -310,7 +315,7 @@ impl Call<'_> {
         let block = 4 * self.loops.lanes * self.loops.planes;
         let tile_bytes = lines(span.next_multiple_of(block) * width);
         let scale_bytes = lines(span.div_ceil(group) * width * 4);
-        let row_floats = lines((span.div_ceil(group) + PADDING) * 4) / 4;
+        let row_floats = lines((columns * w.groups() + PADDING) * 4) / 4;
         let sum_bytes = count * width * 4;
         let x_bytes = lines(count * size_of::<Row>());
         let bytes = tile_bytes + 2 * scale_bytes + 2 * row_floats * 4 + sum_bytes + x_bytes;
@@ -329,9 +334,11 @@ impl Call<'_> {
                     x.add(i).write(self.x_row(run, first + i));
                 }
                 let x = std::slice::from_raw_parts(x, count);
+                let row = run.weight_row + column;
+                let what = self.prepare(w, row * w.groups(), columns * w.groups());
+                prepare(self.isa, &what, row_scales, row_biases);
                 for start in (0..w.columns).step_by(TILE_COLUMNS) {
                     let span = TILE_COLUMNS.min(w.columns - start);
-                    let row = run.weight_row + column;
                     let from = row * w.row_bytes() + start * w.kind.bits() / 8;
                     (self.loops.pack)(&Pack {
                         codes: w.codes[from..].as_ptr(),
@@ -340,18 +347,13 @@ impl Call<'_> {
                         rows: columns,
                         columns: span,
                         tile,
+                        row_scales: row_scales.add(start / group),
+                        row_biases: row_biases.add(start / group),
+                        row_groups: w.groups(),
+                        groups: span / group,
+                        scales,
+                        biases,
                     });
-                    scales.write_bytes(0, span / group * width);
-                    biases.write_bytes(0, span / group * width);
-                    for c in 0..columns {
-                        let at = (row + c) * w.groups() + start / group;
-                        let what = self.prepare(w, at, span / group);
-                        prepare(self.isa, &what, row_scales, row_biases);
-                        for g in 0..span / group {
-                            *scales.add(g * width + c) = *row_scales.add(g);
-                            *biases.add(g * width + c) = *row_biases.add(g);
-                        }
-                    }
                     (self.loops.many)(&Many {
                         tile,
                         first_column: start,
@@ -361,6 +363,12 @@ impl Call<'_> {
                         biases,
                         x,
                         sums,
+                        units: Units::new(
+                            group,
+                            self.loops.planes,
+                            self.loops.lanes,
+                            self.loops.steps,
+                        ),
                     });
                 }
                 for i in 0..count {

@@ -155,10 +155,20 @@ unsafe fn load_floats<V: Simd>(from: Floats<'_>, factor: V::F, to: *mut f32) {
     // SAFETY: `from` is a whole number of vectors long, and so is `to`.
     unsafe {
         for i in (0..from.len()).step_by(V::LANES) {
+            // Asked for ahead: what the next call will probably read.
             let value = match from {
-                Floats::F32(s) => V::load(s.as_ptr().add(i)),
-                Floats::Bf16(s) => V::load_bf16(s.as_ptr().add(i).cast()),
-                Floats::F16(s) => V::load_f16(s.as_ptr().add(i).cast()),
+                Floats::F32(s) => {
+                    V::prefetch(s.as_ptr().wrapping_add(s.len() + i).cast());
+                    V::load(s.as_ptr().add(i))
+                }
+                Floats::Bf16(s) => {
+                    V::prefetch(s.as_ptr().wrapping_add(s.len() + i).cast());
+                    V::load_bf16(s.as_ptr().add(i).cast())
+                }
+                Floats::F16(s) => {
+                    V::prefetch(s.as_ptr().wrapping_add(s.len() + i).cast());
+                    V::load_f16(s.as_ptr().add(i).cast())
+                }
             };
             V::store(to.add(i), V::mul(value, factor));
         }

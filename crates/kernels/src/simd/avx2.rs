@@ -96,6 +96,21 @@ impl Simd for Avx2 {
             _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
         }
     }
+    #[inline(always)]
+    unsafe fn sums(v: [__m256; 4]) -> [f32; 4] {
+        unsafe {
+            let pair = |a, b| _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (ab, cd) = (pair(v[0], v[1]), pair(v[2], v[3]));
+            let low = _mm256_shuffle_ps::<0x44>(ab, cd);
+            let all = _mm256_add_ps(low, _mm256_shuffle_ps::<0xee>(ab, cd));
+            let half = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps::<1>(all));
+            std::mem::transmute(half)
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
 
     #[inline(always)]
     unsafe fn expand(p: *const f32, index: __m256i) -> __m256 {

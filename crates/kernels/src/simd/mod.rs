@@ -37,6 +37,10 @@ pub(crate) trait Simd: Copy + 'static {
     /// `a * b + c`
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     unsafe fn sum(v: Self::F) -> f32;
+    /// The sums of four vectors.
+    unsafe fn sums(v: [Self::F; 4]) -> [f32; 4];
+    /// Asks for the cache line at `p`, which need not exist.
+    unsafe fn prefetch(p: *const u8);
 
     /// Lane `i` gets `p[index[i]]`; reads `LANES` floats at `p`, and indices are below `LANES`.
     unsafe fn expand(p: *const f32, index: Self::I) -> Self::F;
