@@ -10,11 +10,11 @@ use std::fmt;
 
 /// An array of MLX, computed or not. Cloning shares the node. Neither `Send` nor `Sync`, as the streams of MLX are not:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// fn send<T: Send>() {}
 /// send::<mlx::Array>();
 /// ```
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// fn sync<T: Sync>() {}
 /// sync::<mlx::Array>();
 /// ```

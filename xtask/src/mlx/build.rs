@@ -75,23 +75,20 @@ fn define(name: &str, path: &Path) -> std::ffi::OsString {
 /// Runs a build step: everything into the log, percentages to a terminal, the last lines into the error.
 fn run(mut command: Command, log: &Path) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let errors = File::options().append(true).open(log)?;
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(errors)
-        .spawn()
-        .with_context(|| format!("cannot run `{program}`"))?;
+    // One pipe for both streams, so that a compiler's words stand where they were said.
+    let (output, writer) = std::io::pipe()?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    let mut child = command.spawn().with_context(|| format!("cannot run `{program}`"))?;
+    // It holds this end of the pipe, which must close for the output to end.
+    drop(command);
     let mut out = File::options().append(true).open(log)?;
-    if let Some(stdout) = child.stdout.take() {
-        let mut progress = Progress::default();
-        for line in BufReader::new(stdout).lines() {
-            let line = line.unwrap_or_default();
-            writeln!(out, "{line}")?;
-            progress.see(&line);
-        }
-        progress.end();
+    let mut progress = Progress::default();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        writeln!(out, "{line}")?;
+        progress.see(&line);
     }
+    progress.end();
     if !child.wait()?.success() {
         bail!("`{program}` failed; the end of {}:\n{}", log.display(), tail(log)?);
     }
