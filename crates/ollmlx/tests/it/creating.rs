@@ -83,3 +83,26 @@ fn a_checkpoint_that_lies_is_refused() {
     assert!(stderr.contains("\nError: ") && stderr.contains("model.safetensors"), "{done}");
     home.run(&["list"]).expect(0, "NAME    ID    SIZE    MODIFIED \n", "");
 }
+
+#[test]
+fn models_that_come_with_the_program() {
+    let mut home = Home::new();
+    let folder = checkpoint(&home.path(""));
+    let shipped = home.path("shipped");
+    let words = [folder.to_str().unwrap(), shipped.to_str().unwrap()];
+    let done = home.run(&["bundle", words[0], words[1], "pocket"]);
+    let line = format!("bundled 'pocket' into {}\n", shipped.display());
+    done.expect(0, &line, "");
+    home.set("OLLMLX_BUILTIN_MODELS", words[1]);
+    let _server = Server::start(&mut home);
+    assert!(home.run(&["list"]).stdout.contains("\npocket:latest "));
+    assert_eq!(home.run(&["run", "pocket", "!say here"]).stdout, "here\n\n");
+    let done = home.run(&["rm", "pocket"]);
+    assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""), "{done}");
+    assert!(done.stderr.contains("\nhint: "), "{done}");
+    assert_eq!(home.run(&["cp", "pocket", "mine"]).code, Some(0));
+    assert_eq!(home.run(&["rm", "mine"]).stdout, "deleted 'mine'\n");
+    let done = home.run(&["bundle", "/nowhere", words[1], "x"]);
+    assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""), "{done}");
+    assert!(done.stderr.contains("/nowhere"), "{done}");
+}
