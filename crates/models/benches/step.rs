@@ -1,8 +1,9 @@
 //! What building a decode step costs: the graph of 28 layers in Qwen3-0.6B's arrangement, narrow, so that computing it
 //! takes no time worth mentioning. `cargo bench -p models --bench step`.
 //!
-//! Prints microseconds per step to build the graph (ours and MLX's) and to evaluate it, for one sequence, for several
-//! in step, and for several at different positions.
+//! Prints the time per step to build the graph, split into MLX's share and ours, its calls, and the time to evaluate it:
+//! for one sequence, for several in step, and for several at different positions. Reading the clock around each call is
+//! counted as ours.
 
 use std::time::{Duration, Instant};
 
@@ -47,18 +48,28 @@ fn measure(name: &str, model: &dyn Model, positions: &[usize]) {
     let slots: Vec<Slot> =
         positions.iter().map(|position| prefilled(model, &mut memory, *position)).collect();
     let parts: Vec<(Slot, usize)> = slots.iter().map(|slot| (*slot, 1)).collect();
-    let (mut building, mut evaluating) = (Duration::ZERO, Duration::ZERO);
+    let (mut building, mut inside, mut evaluating, mut calls) =
+        (Duration::ZERO, Duration::ZERO, Duration::ZERO, 0);
     for _ in 0..STEPS {
         let tokens = mlx::zeros(&[parts.len() as i32], mlx::Dtype::U32);
+        mlx::meter::start();
         let begin = Instant::now();
         let batch = Batch::new(tokens, &parts, &memory);
         let logits = model.logits(&model.forward(&batch, &mut memory));
         building += begin.elapsed();
+        let meter = mlx::meter::stop();
+        (inside, calls) = (inside + meter.time, calls + meter.calls);
         let begin = Instant::now();
         eval(&[&logits]);
         evaluating += begin.elapsed();
     }
-    println!("{name}: build {:?}, evaluate {:?}", building / STEPS, evaluating / STEPS);
+    println!(
+        "{name}: build {:?} (ours {:?}, {} calls), evaluate {:?}",
+        building / STEPS,
+        (building - inside) / STEPS,
+        calls / u64::from(STEPS),
+        evaluating / STEPS
+    );
 }
 
 fn prefilled(model: &dyn Model, memory: &mut Memory, length: usize) -> Slot {
