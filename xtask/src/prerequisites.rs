@@ -67,8 +67,12 @@ fn check_with(there: impl Fn(&[&str]) -> bool) -> Result<()> {
 fn message(missing: &[&Prerequisite]) -> String {
     let names: Vec<_> = missing.iter().map(|p| p.name).collect();
     let list = |of: fn(&Prerequisite) -> &'static str, joint: &str| {
-        let mut parts: Vec<_> = missing.iter().map(|p| of(p)).collect();
-        parts.dedup();
+        let mut parts = Vec::new();
+        for part in missing.iter().map(|p| of(p)) {
+            if !parts.contains(&part) {
+                parts.push(part);
+            }
+        }
         parts.join(joint)
     };
     format!(
@@ -122,6 +126,10 @@ mod tests {
                 "apt-get install g++ python3 python3-pip",
                 "dnf install gcc-c++ python3 python3-pip",
             ],
+        );
+        check(
+            &["c++ --version", "cmake --version", "python3 --version"],
+            &["xcode-select --install && brew install cmake"],
         );
         check(&["make --version", "ninja --version"], &["`make` or `ninja`"]);
     }

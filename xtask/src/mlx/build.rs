@@ -44,12 +44,35 @@ pub fn build(variant: Variant, places: &Places, unpacked: &Path, source: &Path) 
     let log = places.work.join("build.log");
     File::create(&log).with_context(|| format!("cannot create `{}`", log.display()))?;
     say("configuring mlx-c");
-    let mut configure = Command::new("cmake");
-    configure
+    let configured = run(configure(variant, places, unpacked, source, &build), &log);
+    if configured.is_err() && build.join("CMakeCache.txt").is_file() {
+        // What an earlier run left may be of another place or another compiler.
+        std::fs::remove_dir_all(&build)?;
+        run(configure(variant, places, unpacked, source, &build), &log)?;
+    } else {
+        configured?;
+    }
+    say("building mlx-c and the CPU primitive (about a minute)");
+    let mut make = Command::new("cmake");
+    let jobs = std::thread::available_parallelism().map_or(2, |n| n.get());
+    make.arg("--build").arg(&build).args(["--parallel", &jobs.to_string()]);
+    run(make, &log)?;
+    Ok(build)
+}
+
+fn configure(
+    variant: Variant,
+    places: &Places,
+    unpacked: &Path,
+    source: &Path,
+    build: &Path,
+) -> Command {
+    let mut command = Command::new("cmake");
+    command
         .arg("-S")
         .arg(&places.native)
         .arg("-B")
-        .arg(&build)
+        .arg(build)
         .args(["-DCMAKE_BUILD_TYPE=Release", "-Wno-dev"])
         .arg(define("MLX_ROOT", &unpacked.join("mlx")))
         .arg(define("MLX_C_SOURCE", source))
@@ -57,13 +80,7 @@ pub fn build(variant: Variant, places: &Places, unpacked: &Path, source: &Path) 
             "-DOLLMLX_PLAIN_ALLOCATOR={}",
             if variant == Variant::Cpu { "ON" } else { "OFF" }
         ));
-    run(configure, &log)?;
-    say("building mlx-c and the CPU primitive (about a minute)");
-    let mut make = Command::new("cmake");
-    let jobs = std::thread::available_parallelism().map_or(2, |n| n.get());
-    make.arg("--build").arg(&build).args(["--parallel", &jobs.to_string()]);
-    run(make, &log)?;
-    Ok(build)
+    command
 }
 
 fn define(name: &str, path: &Path) -> std::ffi::OsString {
