@@ -6,6 +6,7 @@
 //! scalar path is the reference the others are tested against, and is itself tested against f64.
 #![allow(unsafe_code)]
 
+mod dense;
 mod element;
 mod gather;
 pub mod isa;
@@ -14,7 +15,10 @@ mod quantized;
 mod rows;
 mod scratch;
 mod simd;
+mod tasks;
+mod vector;
 
+pub use dense::{gathered_product, product, products};
 pub use element::{Element, Floats, FloatsMut};
 pub use gather::Gather;
 pub use isa::Isa;

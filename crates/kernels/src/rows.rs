@@ -73,6 +73,48 @@ fn check(len: usize, rows: usize, columns: usize, stride: usize) {
     assert!(len >= needed, "{rows} rows of {columns} at a stride of {stride} in {len} elements");
 }
 
+/// A row in f32.
+///
+/// # Safety
+/// The processor has `isa`.
+pub(crate) unsafe fn widen(isa: Isa, row: Floats<'_>, to: &mut [f32]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if isa.has_avx512() {
+                return widen_avx512(row, to);
+            }
+            if isa.has_avx2() {
+                return widen_avx2(row, to);
+            }
+        }
+        let _ = isa;
+        widen_with(row, to);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn widen_avx2(row: Floats<'_>, to: &mut [f32]) {
+    widen_with(row, to);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn widen_avx512(row: Floats<'_>, to: &mut [f32]) {
+    widen_with(row, to);
+}
+
+#[inline(always)]
+fn widen_with(row: Floats<'_>, to: &mut [f32]) {
+    match row {
+        Floats::F32(row) => to.copy_from_slice(row),
+        Floats::Bf16(row) => to.iter_mut().zip(row).for_each(|(to, x)| *to = Element::to_f32(*x)),
+        Floats::F16(row) => to.iter_mut().zip(row).for_each(|(to, x)| *to = Element::to_f32(*x)),
+    }
+}
+
 #[derive(Clone, Copy)]
 enum To {
     F32(*mut f32),

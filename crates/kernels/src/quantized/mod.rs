@@ -11,7 +11,7 @@ mod many;
 mod matrix;
 mod reference;
 mod run;
-mod scales;
+pub(crate) mod scales;
 
 pub use matrix::{Kind, QuantizedMatrix};
 pub use run::{gathered_quantized_product, quantized_product, quantized_products};

@@ -7,13 +7,14 @@ use super::many::{self, Many, Pack, TILE_COLUMNS, Units, WIDTH};
 use super::matrix::{Kind, QuantizedMatrix};
 use super::reference;
 use super::scales::{PADDING, Prepare, prepare};
+use crate::dense;
 use crate::gather::Gather;
-use crate::rows::{Out, Rows, RowsMut};
+use crate::rows::{Rows, RowsMut};
 use crate::scratch::{self, Line, lines};
 use crate::simd::pair_steps;
+use crate::tasks::{Run, count_tasks, find_task, with_runs};
 use crate::{Cpu, Isa};
 use std::cell::Cell;
-use std::ops::Range;
 
 /// More rows than this are worth a transposed tile of weights.
 const FEW_MAX: usize = 8;
@@ -30,7 +31,6 @@ const MANY_ROWS_MAX: usize = 512;
 thread_local! {
     static ACTIVATIONS: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     static TILE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
-    static RUNS: Cell<Vec<Run>> = const { Cell::new(Vec::new()) };
 }
 
 /// `y = x · wᵀ`; `y` has a row for each of `x` and a column for each weight row.
@@ -49,7 +49,8 @@ pub fn quantized_products(
     let mut done = 0;
     while done < ws.len() {
         // Matrices of the same kind go together.
-        let alike = ws[done..].iter().take_while(|w| w.kind == ws[done].kind).count();
+        let together = ws[done..].iter().take(dense::TOGETHER_MAX);
+        let alike = together.take_while(|w| w.kind == ws[done].kind).count();
         let (ws, ys) = (&ws[done..done + alike], &mut ys[done..done + alike]);
         done += alike;
         with_runs(|runs| {
@@ -80,35 +81,6 @@ pub fn gathered_quantized_product(
         });
         multiply(cpu, x, gather.rows, std::slice::from_ref(w), runs);
     });
-}
-
-/// Consecutive rows of activations that meet the same weight rows.
-#[derive(Clone, Copy)]
-struct Run {
-    matrix: usize,
-    weight_row: usize,
-    /// Weight rows, which are columns of the output.
-    columns: usize,
-    /// First row of the output.
-    first: usize,
-    rows: usize,
-    out: Out,
-    first_task: usize,
-}
-
-impl Run {
-    fn new(matrix: usize, weight_row: usize, columns: usize, rows: Range<usize>, out: Out) -> Run {
-        let (first, rows) = (rows.start, rows.len());
-        Run { matrix, weight_row, columns, first, rows, out, first_task: 0 }
-    }
-}
-
-/// Lends the thread's list of runs.
-fn with_runs(f: impl FnOnce(&mut Vec<Run>)) {
-    let mut runs = RUNS.take();
-    runs.clear();
-    f(&mut runs);
-    RUNS.set(runs);
 }
 
 /// The loops for one kind of weight on one instruction set.
@@ -187,20 +159,10 @@ fn multiply(
         let tasks = count_tasks(runs, |run| call.tasks(run, cpu.pool.threads()));
         let runs = &*runs;
         cpu.pool.run(tasks, &|task| {
-            let run = &runs[runs.partition_point(|run| run.first_task <= task) - 1];
-            call.perform(run, task - run.first_task, cpu.pool.threads());
+            let (run, task) = find_task(runs, task);
+            call.perform(run, task, cpu.pool.threads());
         });
     });
-}
-
-/// Numbers the tasks of all runs; the sum.
-fn count_tasks(runs: &mut [Run], tasks: impl Fn(&Run) -> usize) -> usize {
-    let mut sum = 0;
-    for run in runs {
-        run.first_task = sum;
-        sum += tasks(run);
-    }
-    sum
 }
 
 fn quantize_rows(cpu: &Cpu<'_>, x: &Rows<'_>, to: &Activations) {
@@ -380,19 +342,29 @@ impl Call<'_> {
     }
 }
 
-/// One weight row after the other, dequantised.
-fn multiply_plainly(
+/// Without a loop of bytes for this kind: 8-bit floats go the way of dense weights, the rest one by one.
+fn multiply_plainly<'a>(
     cpu: &Cpu<'_>,
     x: &Rows<'_>,
     map: Option<&[u32]>,
-    matrices: &[QuantizedMatrix<'_>],
+    matrices: &[QuantizedMatrix<'a>],
     runs: &mut [Run],
 ) {
+    if matrices[0].kind == Kind::Mxfp8 && cpu.isa != Isa::Scalar {
+        let float8 = |w: &QuantizedMatrix<'a>| {
+            dense::Weights::float8(w.codes, w.columns, w.scales, w.factor)
+        };
+        let mut floats = [float8(&matrices[0]); dense::TOGETHER_MAX];
+        for (to, w) in floats.iter_mut().zip(matrices) {
+            *to = float8(w);
+        }
+        return dense::multiply(cpu, x, map, &floats[..matrices.len()], runs);
+    }
     let tasks = count_tasks(runs, |run| run.columns);
     let runs = &*runs;
     cpu.pool.run(tasks, &|task| {
-        let run = &runs[runs.partition_point(|run| run.first_task <= task) - 1];
-        let (column, w) = (task - run.first_task, &matrices[run.matrix]);
+        let (run, column) = find_task(runs, task);
+        let w = &matrices[run.matrix];
         scratch::with(&TILE, w.columns * 4, |memory| {
             // SAFETY: the scratch is as long and initialised.
             let row = unsafe { std::slice::from_raw_parts_mut(memory.cast::<f32>(), w.columns) };

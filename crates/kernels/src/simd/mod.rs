@@ -190,3 +190,36 @@ macro_rules! entry_points {
     };
 }
 pub(crate) use entry_points;
+
+/// As [`entry_points`], for loops that need no [`Dot`].
+macro_rules! float_entry_points {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident<$C:ident: $bound:ident>($($arg:ident: $type:ty),*) = $body:ident) => {
+        $(#[$doc])*
+        $vis fn $name<$C: $bound>(isa: $crate::Isa) -> Option<unsafe fn($($type),*)> {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma,f16c")]
+                unsafe fn avx2<$C: $bound>($($arg: $type),*) {
+                    // SAFETY: the caller's promise, and the features are enabled here.
+                    unsafe { $body::<$crate::simd::avx2::Avx2, $C>($($arg),*) }
+                }
+                #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+                unsafe fn avx512<$C: $bound>($($arg: $type),*) {
+                    // SAFETY: as above.
+                    unsafe { $body::<$crate::simd::avx512::Avx512, $C>($($arg),*) }
+                }
+                match isa {
+                    _ if isa.has_avx512() => Some(avx512::<$C>),
+                    _ if isa.has_avx2() => Some(avx2::<$C>),
+                    _ => None,
+                }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            {
+                let _ = isa;
+                None
+            }
+        }
+    };
+}
+pub(crate) use float_entry_points;
