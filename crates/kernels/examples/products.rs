@@ -7,8 +7,10 @@
 
 use std::hint::black_box;
 
-use half::bf16;
-use kernels::{Cpu, Floats, FloatsMut, Kind, QuantizedMatrix, Rows, RowsMut, quantized_product};
+use half::{bf16, f16};
+use kernels::{
+    Cpu, Floats, FloatsMut, Kind, QuantizedMatrix, Rows, RowsMut, product, quantized_product,
+};
 use rustix::time::{ClockId, clock_gettime};
 
 /// More than any last-level cache we have seen shared by few cores.
@@ -58,6 +60,13 @@ fn main() {
                 }
             }
         }
+        for name in ["bf16", "f16", "f32"] {
+            for rows in [1, 2, 4, 8, 16, 64, 512] {
+                if wanted(&format!("{shape}/{name}/{rows}/")) {
+                    dense(&cpu, &memory, (shape, n, k), name, rows);
+                }
+            }
+        }
     }
 }
 
@@ -67,6 +76,9 @@ struct Memory {
     cached: bool,
     codes: Vec<u8>,
     floats: Vec<bf16>,
+    bf16: Vec<bf16>,
+    f16: Vec<f16>,
+    f32: Vec<f32>,
     bytes: Vec<u8>,
 }
 
@@ -80,6 +92,9 @@ impl Memory {
         Memory {
             cached,
             codes: (0..WEIGHT_BYTES).map(|_| next() & 0xbf).collect(),
+            bf16: vec![bf16::from_f32(0.01); WEIGHT_BYTES / 2],
+            f16: vec![f16::from_f32(0.01); WEIGHT_BYTES / 2],
+            f32: vec![0.01; WEIGHT_BYTES / 4],
             floats: (0..WEIGHT_BYTES / 16).map(|_| bf16::from_f32(0.01)).collect(),
             bytes: (0..WEIGHT_BYTES / 8).map(|_| 120).collect(),
         }
@@ -110,31 +125,93 @@ fn quantized(
 ) {
     let scale_bytes = if matches!(kind, Kind::Affine { .. }) { 4 } else { 1 };
     let bytes = n * k * kind.bits() / 8 + n * k / kind.group() * scale_bytes;
-    let x: Vec<bf16> =
-        (0..rows * k).map(|i| bf16::from_f32((i % 97) as f32 / 50.0 - 1.0)).collect();
-    let mut y = vec![bf16::ZERO; rows * n];
-    let (mut read, mut product) = (f64::MAX, f64::MAX);
-    let calls = (40_000_000 / (bytes + n * k * rows / 16)).clamp(1, 40);
+    let (x, mut y) = (activations(rows * k), vec![bf16::ZERO; rows * n]);
+    let figures = measure(cpu, memory, bytes, n * k * rows, |turn| {
+        let x = Rows::new(Floats::Bf16(&x), rows, k);
+        let y = RowsMut::new(FloatsMut::Bf16(&mut y), rows, n);
+        quantized_product(cpu, &x, &memory.matrix(kind, (n, k), turn), y);
+    });
+    print(shape, name, rows, figures);
+}
+
+/// bf16 beside bf16; f16 and f32 beside f32.
+fn dense(
+    cpu: &Cpu<'_>,
+    memory: &Memory,
+    (shape, n, k): (&str, usize, usize),
+    name: &str,
+    rows: usize,
+) {
+    let x = activations(rows * k);
+    let wide: Vec<f32> = x.iter().map(|x| x.to_f32()).collect();
+    let (mut y, mut wide_y) = (vec![bf16::ZERO; rows * n], vec![0f32; rows * n]);
+    let size = if name == "f32" { 4 } else { 2 };
+    let count = if memory.cached { 1 } else { (memory.bf16.len() * 2 / (n * k * size)).max(1) };
+    let figures = measure(cpu, memory, n * k * size, n * k * rows, |turn| {
+        let range = turn % count * n * k..(turn % count + 1) * n * k;
+        let w = match name {
+            "bf16" => Floats::Bf16(&memory.bf16[range]),
+            "f16" => Floats::F16(&memory.f16[range]),
+            _ => Floats::F32(&memory.f32[range]),
+        };
+        let w = Rows::new(w, n, k);
+        if name == "bf16" {
+            let y = RowsMut::new(FloatsMut::Bf16(&mut y), rows, n);
+            product(cpu, &Rows::new(Floats::Bf16(&x), rows, k), &w, y);
+        } else {
+            let y = RowsMut::new(FloatsMut::F32(&mut wide_y), rows, n);
+            product(cpu, &Rows::new(Floats::F32(&wide), rows, k), &w, y);
+        }
+    });
+    print(shape, name, rows, figures);
+}
+
+fn activations(len: usize) -> Vec<bf16> {
+    (0..len).map(|i| bf16::from_f32((i % 97) as f32 / 50.0 - 1.0)).collect()
+}
+
+/// Best times of a plain read and of a product of as many bytes.
+struct Figures {
+    bytes: usize,
+    products: usize,
+    read: f64,
+    product: f64,
+}
+
+fn measure(
+    cpu: &Cpu<'_>,
+    memory: &Memory,
+    bytes: usize,
+    products: usize,
+    mut f: impl FnMut(usize),
+) -> Figures {
+    let mut figures = Figures { bytes, products, read: f64::MAX, product: f64::MAX };
+    let calls = (40_000_000 / (bytes + products / 16)).clamp(1, 40);
     let mut turn = 0;
     for _ in 0..7 {
-        read = read.min(time(cpu, calls, || {
+        let read = time(cpu, calls, || {
             turn += 1;
             let start = turn * bytes % (WEIGHT_BYTES - bytes);
             plain_read(cpu, &memory.codes[start..][..bytes]);
-        }));
-        product = product.min(time(cpu, calls, || {
+        });
+        figures.read = figures.read.min(read);
+        let product = time(cpu, calls, || {
             turn += 1;
-            let x = Rows::new(Floats::Bf16(&x), rows, k);
-            let y = RowsMut::new(FloatsMut::Bf16(&mut y), rows, n);
-            quantized_product(cpu, &x, &memory.matrix(kind, (n, k), turn), y);
-        }));
+            f(turn);
+        });
+        figures.product = figures.product.min(product);
     }
+    figures
+}
+
+fn print(shape: &str, name: &str, rows: usize, figures: Figures) {
+    let Figures { bytes, products, read, product } = figures;
     println!(
         "{shape:<14} {name:<10} {rows:>5} {:>10.1} {:>8.2} {:>7.0}% {:>9.1}",
         product * 1e6,
         bytes as f64 / product / 1e9,
         read / product * 100.0,
-        2.0 * (n * k * rows) as f64 / product / 1e9
+        2.0 * products as f64 / product / 1e9
     );
 }
 

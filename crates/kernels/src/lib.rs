@@ -8,26 +8,39 @@
 
 mod dense;
 mod element;
+mod elementwise;
+mod embedding;
+mod gate;
 mod gather;
 pub mod isa;
+mod norm;
 pub mod pool;
 mod quantized;
+mod rope;
 mod rows;
+mod sampling;
 mod scratch;
 mod simd;
+mod spread;
 mod tasks;
 mod vector;
 
 pub use dense::{gathered_product, product, products};
 pub use element::{Element, Floats, FloatsMut};
+pub use elementwise::{Combine, combine, combine_row, scale};
+pub use embedding::{embed, embed_quantized};
+pub use gate::{Activation, Gate, activate, gated};
 pub use gather::Gather;
 pub use isa::Isa;
+pub use norm::{RmsNorm, layer_norm, layer_norm_of_sum, rms_norm, rms_norm_of_sum};
 pub use pool::Pool;
 pub use quantized::{
     Kind, QuantizedMatrix, Scales, e4m3, e8m0, gathered_quantized_product, quantized_product,
     quantized_products,
 };
+pub use rope::{Heads, HeadsMut, Rope, RopeLayout, rope, rope_angles, rope_width};
 pub use rows::{Rows, RowsMut};
+pub use sampling::{Candidate, Limits, argmax, candidates, log_sum_exp, softmax, top_k};
 
 /// What a kernel runs on.
 #[derive(Clone, Copy)]
