@@ -1,0 +1,442 @@
+//! Rows of logits: the largest, the largest few, softmax, and the candidates that a sampler draws from.
+//!
+//! Ties go to the lower number. Minus infinity and NaN are never chosen.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use crate::Cpu;
+use crate::element::Floats;
+use crate::rows::{Rows, RowsMut};
+use crate::spread;
+use crate::vector::{Body, Source, SourceRows, TargetRows, Vector, math, on};
+
+/// A column and its value: a logit, or a probability.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Candidate {
+    pub index: u32,
+    pub value: f32,
+}
+
+/// Which candidates to keep, in this order: the `top_k` best, of them the fewest whose share is `top_p`, of them those
+/// with at least `min_p` of the best one's probability.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Limits {
+    /// Divides the logits; above 0.
+    pub temperature: f32,
+    /// 0: all.
+    pub top_k: usize,
+    /// 1: all.
+    pub top_p: f32,
+    /// 0: all.
+    pub min_p: f32,
+}
+
+/// The column with the largest value; 0 if there is none.
+pub fn argmax(cpu: &Cpu<'_>, row: Floats<'_>) -> usize {
+    // SAFETY: the body reads `row.len()` values, and `cpu.isa` was chosen for this processor.
+    unsafe { on(cpu.isa, ArgMax { x: row.into(), count: row.len() }) }
+}
+
+/// `ln Σ eˣ`; minus infinity for an empty row.
+pub fn log_sum_exp(cpu: &Cpu<'_>, row: Floats<'_>) -> f32 {
+    let body = Mass { x: row.into(), count: row.len(), factor: 1.0 };
+    // SAFETY: as in `argmax`.
+    let (max, sum) = unsafe { on(cpu.isa, body) };
+    if sum > 0.0 { max + sum.ln() } else { f32::NEG_INFINITY }
+}
+
+/// `y = softmax(factor * x)` by rows; a row without any finite value becomes zeros.
+pub fn softmax(cpu: &Cpu<'_>, factor: f32, x: &Rows<'_>, mut y: RowsMut<'_>) {
+    assert_eq!((x.rows, x.columns), (y.rows, y.columns), "shapes of x and y");
+    let (rows, columns) = (x.rows, x.columns);
+    let (x, y) = (SourceRows::from(x), TargetRows::from(&mut y));
+    spread::rows(cpu, rows, 4 * columns, &|rows| {
+        // SAFETY: lengths were checked, tasks have rows of their own, and `cpu.isa` was chosen for this processor.
+        unsafe { on(cpu.isa, Softmax { x, y, rows, columns, factor }) };
+    });
+}
+
+/// Puts the `k` largest into `best`, the largest first.
+pub fn top_k(cpu: &Cpu<'_>, row: Floats<'_>, k: usize, best: &mut Vec<Candidate>) {
+    best.clear();
+    let k = k.min(row.len());
+    if k == 0 {
+        return;
+    }
+    // Room enough that cutting down to k costs little for each value that is looked at.
+    let room = (4 * k).max(ROOM_MIN).min(row.len() + 4 * crate::vector::LANES_MAX);
+    best.reserve(room);
+    // SAFETY: as in `argmax`.
+    unsafe { on(cpu.isa, Best { x: row.into(), count: row.len(), k, room, best }) };
+    best.sort_unstable_by(better);
+    best.truncate(k);
+}
+
+/// Puts the candidates that `limits` leave into `kept`, the likeliest first, with probabilities that sum to 1.
+pub fn candidates(cpu: &Cpu<'_>, row: Floats<'_>, limits: &Limits, kept: &mut Vec<Candidate>) {
+    debug_assert!(limits.temperature > 0.0, "a temperature of {}", limits.temperature);
+    let factor = 1.0 / limits.temperature;
+    if limits.top_k > 0 {
+        top_k(cpu, row, limits.top_k, kept);
+        let share = kept.iter().map(|c| weight(c, kept[0], factor)).sum();
+        cut(kept, limits, factor, share);
+        return;
+    }
+    let body = Mass { x: row.into(), count: row.len(), factor };
+    // SAFETY: as in `argmax`.
+    let (_, mass) = unsafe { on(cpu.isa, body) };
+    let mut k = FIRST_GUESS;
+    loop {
+        top_k(cpu, row, k, kept);
+        let found = kept.len();
+        if cut(kept, limits, factor, mass) || found < k {
+            return;
+        }
+        k *= 8;
+    }
+}
+
+/// How many candidates are looked at when no `top_k` says; nearly always enough for a `top_p`.
+const FIRST_GUESS: usize = 256;
+
+/// Candidates gathered before the worst are thrown out.
+const ROOM_MIN: usize = 1024;
+
+fn better(a: &Candidate, b: &Candidate) -> Ordering {
+    b.value.total_cmp(&a.value).then(a.index.cmp(&b.index))
+}
+
+fn weight(candidate: &Candidate, best: Candidate, factor: f32) -> f32 {
+    ((candidate.value - best.value) * factor).exp()
+}
+
+/// Turns sorted logits into the probabilities that are left; false if more candidates would have been left.
+fn cut(kept: &mut Vec<Candidate>, limits: &Limits, factor: f32, mass: f32) -> bool {
+    let Some(&best) = kept.first() else { return true };
+    let (mut sum, mut count, mut whole) = (0.0, 0, false);
+    for candidate in kept.iter_mut() {
+        let weight = weight(candidate, best, factor);
+        // The best one always stays.
+        whole = count > 0 && (weight < limits.min_p || sum >= limits.top_p * mass);
+        if whole {
+            break;
+        }
+        candidate.value = weight;
+        sum += weight;
+        count += 1;
+    }
+    let whole = whole || (limits.top_p < 1.0 && sum >= limits.top_p * mass);
+    kept.truncate(count);
+    kept.iter_mut().for_each(|candidate| candidate.value /= sum);
+    whole
+}
+
+struct ArgMax {
+    x: Source,
+    count: usize,
+}
+
+impl Body for ArgMax {
+    type Out = usize;
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) -> usize {
+        // SAFETY: as in `vector`.
+        unsafe {
+            let max = largest::<V>(self.x, self.count);
+            // The lane-wise search ends at the first vector that has it.
+            let below = V::splat(max.next_down());
+            let mut i = 0;
+            while i + V::LANES <= self.count && V::greater(self.x.load::<V>(i), below) == 0 {
+                i += V::LANES;
+            }
+            (i..self.count).find(|&i| self.x.get(i) == max).unwrap_or(0)
+        }
+    }
+}
+
+/// The largest value; minus infinity if there is none.
+#[inline(always)]
+#[allow(clippy::missing_safety_doc)]
+unsafe fn largest<V: Vector>(x: Source, count: usize) -> f32 {
+    let wide = 4 * V::LANES;
+    // SAFETY: as in `vector`.
+    unsafe {
+        let mut max = [V::splat(f32::NEG_INFINITY); 4];
+        let mut i = 0;
+        while i + wide <= count {
+            for (part, max) in max.iter_mut().enumerate() {
+                *max = V::max(x.load::<V>(i + part * V::LANES), *max);
+            }
+            i += wide;
+        }
+        let max = V::max(V::max(max[0], max[1]), V::max(max[2], max[3]));
+        (i..count).fold(V::largest(max), |max, i| max.max(x.get(i)))
+    }
+}
+
+/// The largest value times `factor`, and the sum of the exponentials relative to it.
+struct Mass {
+    x: Source,
+    count: usize,
+    factor: f32,
+}
+
+impl Body for Mass {
+    type Out = (f32, f32);
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) -> (f32, f32) {
+        // SAFETY: as in `vector`.
+        unsafe { mass::<V>(self.x, self.count, self.factor) }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::missing_safety_doc)]
+unsafe fn mass<V: Vector>(x: Source, count: usize, factor: f32) -> (f32, f32) {
+    // SAFETY: as in `vector`.
+    unsafe {
+        let max = largest::<V>(x, count) * factor;
+        if max == f32::NEG_INFINITY {
+            return (max, 0.0);
+        }
+        let (factors, shift) = (V::splat(factor), V::splat(-max));
+        let mut sums = [V::zero(); 2];
+        let mut i = 0;
+        while i + 2 * V::LANES <= count {
+            for (part, sum) in sums.iter_mut().enumerate() {
+                let v = x.load::<V>(i + part * V::LANES);
+                *sum = V::add(*sum, math::exp::<V>(V::fma(v, factors, shift)));
+            }
+            i += 2 * V::LANES;
+        }
+        let mut sum = V::sum(V::add(sums[0], sums[1]));
+        for i in i..count {
+            sum += (x.get(i) * factor - max).exp();
+        }
+        (max, sum)
+    }
+}
+
+struct Softmax {
+    x: SourceRows,
+    y: TargetRows,
+    rows: Range<usize>,
+    columns: usize,
+    factor: f32,
+}
+
+impl Body for Softmax {
+    type Out = ();
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        for row in self.rows.clone() {
+            let (x, y) = (self.x.row(row), self.y.row(row));
+            // SAFETY: as in `vector`.
+            unsafe {
+                let (max, sum) = mass::<V>(x, self.columns, self.factor);
+                let (shift, share) = if sum > 0.0 { (-max, 1.0 / sum) } else { (0.0, 0.0) };
+                let (factor, shift) = (V::splat(self.factor), V::splat(shift));
+                for i in (0..self.columns).step_by(V::LANES) {
+                    let v = V::fma(x.load_to::<V>(i, self.columns), factor, shift);
+                    let v = V::mul(math::exp::<V>(v), V::splat(share));
+                    y.store_to::<V>(i, self.columns, v);
+                }
+            }
+        }
+    }
+}
+
+/// Gathers whatever is larger than the k-th largest seen so far; cuts down to k when the room is full.
+struct Best<'a> {
+    x: Source,
+    count: usize,
+    k: usize,
+    room: usize,
+    best: &'a mut Vec<Candidate>,
+}
+
+impl Body for Best<'_> {
+    type Out = ();
+    #[inline(always)]
+    unsafe fn run<V: Vector>(mut self) {
+        let wide = 4 * V::LANES;
+        let mut threshold = f32::NEG_INFINITY;
+        let mut i = 0;
+        while i < self.count {
+            // SAFETY: as in `vector`.
+            unsafe {
+                if i + wide > self.count {
+                    for i in i..self.count {
+                        self.take(i, threshold);
+                    }
+                    return;
+                }
+                let limit = V::splat(threshold);
+                let mut masks = [0; 4];
+                for (part, mask) in masks.iter_mut().enumerate() {
+                    *mask = V::greater(self.x.load::<V>(i + part * V::LANES), limit);
+                }
+                if masks != [0; 4] {
+                    for i in i..i + wide {
+                        self.take(i, threshold);
+                    }
+                    if self.best.len() + wide > self.room {
+                        threshold = self.throw_out();
+                    }
+                }
+            }
+            i += wide;
+        }
+    }
+}
+
+impl Best<'_> {
+    #[inline(always)]
+    unsafe fn take(&mut self, i: usize, threshold: f32) {
+        // SAFETY: the caller's promise.
+        let value = unsafe { self.x.get(i) };
+        if value > threshold {
+            self.best.push(Candidate { index: i as u32, value });
+        }
+    }
+
+    /// Leaves the k best; the worst of them.
+    fn throw_out(&mut self) -> f32 {
+        if self.best.len() <= self.k {
+            return f32::NEG_INFINITY;
+        }
+        let (_, worst, _) = self.best.select_nth_unstable_by(self.k - 1, better);
+        let worst = worst.value;
+        self.best.truncate(self.k);
+        worst
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+    use crate::element::FloatsMut;
+    use crate::{Pool, isa};
+
+    fn logits(rng: &mut StdRng, count: usize) -> Vec<f32> {
+        (0..count).map(|_| rng.random_range(-9f32..9.0) * rng.random_range(0f32..1.0)).collect()
+    }
+
+    /// All that is asked of one row, against plain sorting and f64.
+    fn check(row: &[f32], ks: &[usize]) {
+        let pool = Pool::new(2);
+        let mut sorted: Vec<Candidate> = row
+            .iter()
+            .enumerate()
+            .map(|(i, &value)| Candidate { index: i as u32, value })
+            .collect();
+        sorted.retain(|c| c.value > f32::NEG_INFINITY);
+        sorted.sort_by(better);
+        let max = sorted.first().map_or(0.0, |c| f64::from(c.value));
+        let mass: f64 = sorted.iter().map(|c| (f64::from(c.value) - max).exp()).sum();
+        for isa in isa::available() {
+            let cpu = Cpu { isa, pool: &pool };
+            let name = isa.name();
+            let x = Floats::F32(row);
+            assert_eq!(argmax(&cpu, x), sorted.first().map_or(0, |c| c.index as usize), "{name}");
+            let mut best = Vec::new();
+            for &k in ks {
+                top_k(&cpu, x, k, &mut best);
+                assert_eq!(best, sorted[..k.min(sorted.len())], "{name} top {k} of {}", row.len());
+            }
+            let lse = f64::from(log_sum_exp(&cpu, x));
+            if sorted.is_empty() {
+                assert_eq!(lse, f64::NEG_INFINITY, "{name}");
+                continue;
+            }
+            assert!((lse - max - mass.ln()).abs() < 2e-6 * lse.abs().max(1.0), "{name} {lse}");
+            if row.iter().any(|x| x.is_nan()) {
+                continue;
+            }
+            let mut y = vec![0f32; row.len()];
+            let to = RowsMut::new(FloatsMut::F32(&mut y), 1, row.len());
+            softmax(&cpu, 0.5, &Rows::new(x, 1, row.len()), to);
+            let warm: f64 = sorted.iter().map(|c| ((f64::from(c.value) - max) * 0.5).exp()).sum();
+            for (i, (&x, &y)) in row.iter().zip(&y).enumerate() {
+                let want = ((f64::from(x) - max) * 0.5).exp() / warm;
+                assert!(
+                    (f64::from(y) - want).abs() <= 4e-6 * want,
+                    "{name} softmax {i}: {y} {want}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_all_lengths() {
+        let mut rng = StdRng::seed_from_u64(8);
+        for count in [1, 2, 15, 16, 17, 63, 64, 65, 500, 5000] {
+            check(&logits(&mut rng, count), &[0, 1, 2, 40, 256, count]);
+        }
+        check(&logits(&mut rng, 151_936), &[1, 64, 256, 2000]);
+    }
+
+    #[test]
+    fn ties_orders_and_what_is_not_a_number() {
+        let rising: Vec<f32> = (0..9000).map(|i| i as f32 / 1000.0).collect();
+        check(&rising, &[1, 256]);
+        check(&rising.iter().rev().copied().collect::<Vec<_>>(), &[1, 256]);
+        check(&[2.5; 4000], &[3, 256]);
+        check(&[f32::NEG_INFINITY; 100], &[5]);
+        let mut row = vec![f32::NEG_INFINITY; 3000];
+        (row[1700], row[99], row[2999]) = (1.0, -3.0, 1.0);
+        check(&row, &[1, 2, 5]);
+        (row[98], row[1699], row[0]) = (f32::NAN, f32::NAN, f32::NAN);
+        check(&row, &[1, 2, 5]);
+    }
+
+    #[test]
+    fn what_limits_leave() {
+        let mut rng = StdRng::seed_from_u64(9);
+        let pool = Pool::new(1);
+        for round in 0..60 {
+            let count = rng.random_range(1..4000);
+            let row: Vec<bf16> = logits(&mut rng, count).into_iter().map(bf16::from_f32).collect();
+            let limits = Limits {
+                temperature: rng.random_range(0.3..3.0),
+                top_k: if round % 2 == 0 { 0 } else { rng.random_range(1..300) },
+                top_p: if round % 3 == 0 { 1.0 } else { rng.random_range(0.01..0.999) },
+                min_p: if round % 5 == 0 { 0.0 } else { rng.random_range(0.0..0.3) },
+            };
+            // Plainly, in f64.
+            let mut want: Vec<(u32, f64)> =
+                row.iter().enumerate().map(|(i, x)| (i as u32, f64::from(x.to_f32()))).collect();
+            want.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            want.truncate(if limits.top_k == 0 { count } else { limits.top_k });
+            let best = want[0].1;
+            let weigh =
+                |w: &(u32, f64)| (w.0, ((w.1 - best) / f64::from(limits.temperature)).exp());
+            let want: Vec<(u32, f64)> = want.iter().map(weigh).collect();
+            let mass: f64 = want.iter().map(|w| w.1).sum();
+            for isa in isa::available() {
+                let mut kept = Vec::new();
+                candidates(&Cpu { isa, pool: &pool }, Floats::Bf16(&row), &limits, &mut kept);
+                let total: f32 = kept.iter().map(|c| c.value).sum();
+                assert!((total - 1.0).abs() < 1e-4, "{} {total}", isa.name());
+                let share: f64 = want[..kept.len()].iter().map(|w| w.1).sum();
+                for (c, w) in kept.iter().zip(&want) {
+                    assert_eq!(c.index, w.0);
+                    assert!((f64::from(c.value) - w.1 / share).abs() < 1e-5);
+                }
+                // One fewer would not do, and one more is not needed; but for rounding.
+                let (p, min_p) = (f64::from(limits.top_p), f64::from(limits.min_p));
+                let last = want[kept.len() - 1].1;
+                let alone = kept.len() == 1;
+                assert!(alone || (share - last < p * mass * 1.0001 && last > min_p * 0.9999));
+                if let Some(next) = want.get(kept.len()) {
+                    assert!(share > p * mass * 0.9999 || next.1 < min_p * 1.0001, "{limits:?}");
+                }
+            }
+        }
+    }
+}
