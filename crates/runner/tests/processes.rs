@@ -288,10 +288,12 @@ async fn check_death(prompt: &str, kind: FailureKind, words: &str) {
         let failure = failure(read(stream).await.1);
         assert_eq!(failure.kind, kind);
         assert!(failure.message.contains(words), "{failure:?}");
+        // Who has heard of it asks no dying process again.
+        assert!(!runner.is_alive());
+        assert_eq!(runner.submit(request(3, "x")).err().unwrap().kind, kind);
     }
     runner.ended().await;
-    assert!(!runner.is_alive());
-    assert_eq!(runner.submit(request(3, "x")).err().unwrap().kind, FailureKind::RunnerLost);
+    assert!(!is_running(runner.pid().unwrap()));
 }
 
 #[tokio::test]

@@ -76,6 +76,7 @@ impl Runner {
             new_command: Notify::new(),
             memory: watch::Sender::new(memory),
             ended: watch::Sender::new(None),
+            gone: watch::Sender::new(false),
             kill: Notify::new(),
             unloading: AtomicBool::new(false),
         });
@@ -121,11 +122,12 @@ impl Runner {
 
     /// Returns when the child is gone, with the reason.
     pub async fn ended(&self) -> Failure {
-        let mut ended = self.shared.ended.subscribe();
-        let reason = ended.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-        reason.unwrap_or_else(|| self.shared.why_ended())
+        // The sender lives in `shared`: it does not go away.
+        let _ = self.shared.gone.subscribe().wait_for(|gone| *gone).await;
+        self.shared.why_ended()
     }
 
+    /// False as soon as it is known to take no more requests; its process may take a moment longer.
     pub fn is_alive(&self) -> bool {
         self.shared.ended.borrow().is_none()
     }
@@ -154,7 +156,10 @@ pub(super) struct Shared {
     commands: Mutex<Commands>,
     new_command: Notify,
     memory: watch::Sender<MemoryReport>,
+    /// Why no request is taken on any more.
     ended: watch::Sender<Option<Failure>>,
+    /// The process has ended, its memory is free.
+    gone: watch::Sender<bool>,
     kill: Notify,
     /// The end is wanted: requests were cancelled, not lost.
     unloading: AtomicBool,
@@ -228,20 +233,7 @@ impl Shared {
 async fn supervise(connection: Connection, shared: Arc<Shared>) {
     let Connection { mut frames, to, mut life } = connection;
     let writer = tokio::spawn(write_commands(to, Arc::clone(&shared)));
-    let failure = {
-        let mut reading = std::pin::pin!(read_events(&mut frames, &shared));
-        tokio::select! {
-            news = &mut reading => life.lost_after(news).await,
-            _ = life.process.wait() => {
-                let _ = timeout(DRAIN_WAIT, &mut reading).await;
-                life.lost().await
-            }
-            () = shared.kill.notified() => {
-                life.process.kill();
-                life.lost().await
-            }
-        }
-    };
+    let failure = end_of(&mut frames, &mut life, &shared).await;
     writer.abort();
     if shared.unloading.load(Ordering::Acquire) {
         tracing::debug!(model = life.name, "unloaded");
@@ -249,6 +241,29 @@ async fn supervise(connection: Connection, shared: Arc<Shared>) {
     } else {
         tracing::error!(model = life.name, "{failure}");
         shared.end(failure);
+    }
+    // One that said itself that it ends may not be gone yet.
+    life.lost().await;
+    shared.gone.send_replace(true);
+}
+
+/// Reads events until the child takes no more requests, and says why.
+async fn end_of(frames: &mut Frames, life: &mut Life, shared: &Shared) -> Failure {
+    let mut reading = std::pin::pin!(read_events(frames, shared));
+    let news = tokio::select! {
+        news = &mut reading => news,
+        _ = life.process.wait() => match timeout(DRAIN_WAIT, &mut reading).await {
+            Ok(Ok(Some(FromChild::Refused(failure)))) => return failure,
+            _ => return life.lost().await,
+        },
+        () = shared.kill.notified() => {
+            life.process.kill();
+            return life.lost().await;
+        }
+    };
+    match news {
+        Ok(Some(FromChild::Refused(failure))) => failure,
+        other => life.lost_after(other).await,
     }
 }
 

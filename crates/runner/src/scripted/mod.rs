@@ -168,7 +168,7 @@ impl Scripted {
                 script.prompt_tokens
             )));
         }
-        let wanted = request.options.num_predict.filter(|&n| n >= 0).unwrap_or(room);
+        let wanted = request.options.num_predict.filter(|&n| n > 0).unwrap_or(room);
         Ok(Admitted::Sequence(Box::new(Sequence {
             id: request.id,
             stops: request.options.stop.unwrap_or_default(),

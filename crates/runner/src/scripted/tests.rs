@@ -71,7 +71,7 @@ fn answers() {
     let stop = |text: &str| Options { stop: Some(vec![text.to_owned()]), ..Options::default() };
     check("!long 3", plain(), ("", "alpha bravo charlie", "Stop 3"));
     check("hello", predict(2), ("", "alpha bravo", "Length 2"));
-    check("hello", predict(0), ("", "", "Length 0"));
+    check("!long 2", predict(0), ("", "alpha bravo", "Stop 2"));
     check("!long 2 !think 1", plain(), ("alpha", "alpha bravo", "Stop 3"));
     check("please !say one  two", plain(), ("", "one two", "Stop 2"));
     check("!long 9", stop("vo char"), ("", "alpha bra", "Stop 3 vo char"));

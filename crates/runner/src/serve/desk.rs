@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::mpsc::SyncSender;
 
 use protocol::wire::{CREDIT_EVENTS, FromChild};
-use protocol::{Event, Failure, Outbox, RequestId};
+use protocol::{Event, Outbox, RequestId};
 
 pub(super) struct Desk {
     frames: SyncSender<FromChild>,
@@ -35,12 +35,6 @@ impl Desk {
         }
     }
 
-    pub fn fail_all(&mut self, failure: &Failure) {
-        for (id, _) in std::mem::take(&mut self.credit) {
-            self.tell(FromChild::Event { id, event: Event::Failed(failure.clone()) });
-        }
-    }
-
     /// A server that is gone hears nothing; the inbox says so soon.
     pub fn tell(&self, frame: FromChild) {
         let _ = self.frames.send(frame);
@@ -68,7 +62,7 @@ impl Outbox for Desk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::{Delta, FailureKind};
+    use protocol::{Delta, Failure, FailureKind};
     use std::sync::mpsc::sync_channel;
 
     const ID: RequestId = RequestId(1);
@@ -97,7 +91,7 @@ mod tests {
         let failure = Failure::new(FailureKind::Internal, "x");
         desk.send(ID, Event::Failed(failure.clone()));
         desk.send(ID, Event::Delta(Delta::default()));
-        desk.fail_all(&failure);
+        desk.send(ID, Event::Failed(failure));
         assert_eq!(sent.try_iter().count(), 1);
         assert!(!desk.dismiss(ID));
     }

@@ -152,7 +152,8 @@ fn run_engine(link: &Link, mut engine: Box<dyn Engine>) -> Result<(), Stop> {
         Ok(stop) => Err(stop),
         Err(payload) => {
             let words = panic_words(payload.as_ref());
-            desk.fail_all(&panic_failure(&words));
+            // One frame fails all: whoever hears of it finds nobody here to ask again.
+            desk.tell(FromChild::Refused(panic_failure(&words)));
             // Its state is unknown: dropping it could panic again, and the process ends anyway.
             std::mem::forget(engine);
             Err(Error::Panicked(words).into())
