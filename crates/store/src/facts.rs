@@ -17,6 +17,8 @@ pub struct ConfigFacts {
     pub block_count: u64,
     pub head_count: u64,
     pub head_count_kv: u64,
+    /// Of one head; where it is not told, the embedding is split evenly.
+    pub head_length: u64,
     pub feed_forward_length: u64,
     pub vocab_size: u64,
     /// `bfloat16` …
@@ -70,10 +72,22 @@ impl ConfigFacts {
             block_count: number(&["num_hidden_layers", "n_layer", "n_layers", "num_layers"]),
             head_count: number(&["num_attention_heads", "n_head", "num_heads"]),
             head_count_kv: number(&["num_key_value_heads", "num_kv_heads"]),
+            head_length: number(&["head_dim"]),
             feed_forward_length: number(&["intermediate_size", "n_inner", "encoder_ffn_dim"]),
             vocab_size: number(&["vocab_size"]),
             dtype: dtype.unwrap_or_default().to_owned(),
         }
+    }
+}
+
+impl ConfigFacts {
+    /// Keys and values that one token adds to the caches of all layers, at two bytes a number. An upper limit where
+    /// some layers see a window only, or keep a state of fixed size; 0 where the config does not tell.
+    pub fn cache_bytes_per_token(&self) -> u64 {
+        let heads = if self.head_count_kv > 0 { self.head_count_kv } else { self.head_count };
+        let even = self.embedding_length.checked_div(self.head_count).unwrap_or(0);
+        let length = if self.head_length > 0 { self.head_length } else { even };
+        [self.block_count, heads, length].into_iter().fold(4, u64::saturating_mul)
     }
 }
 
@@ -273,10 +287,28 @@ mod tests {
                 block_count: 3,
                 head_count: 4,
                 head_count_kv: 2,
+                head_length: 0,
                 feed_forward_length: 128,
                 vocab_size: 9,
                 dtype: "bfloat16".into(),
             },
+        );
+    }
+
+    #[test]
+    fn what_a_token_takes() {
+        let check = |config: Value, expected: u64| {
+            assert_eq!(ConfigFacts::of(&config).cache_bytes_per_token(), expected, "{config}");
+        };
+        // Llama 3.1 8B: 128 KiB.
+        let llama = json!({"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096});
+        check(llama, 131_072);
+        check(json!({"n_layer": 2, "n_head": 4, "n_embd": 64}), 4 * 2 * 64);
+        check(json!({"num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 128}), 4 * 256);
+        check(json!({"num_hidden_layers": 32}), 0);
+        check(
+            json!({"num_hidden_layers": u64::MAX, "num_attention_heads": 2, "head_dim": 2}),
+            u64::MAX,
         );
     }
 

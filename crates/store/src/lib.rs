@@ -21,6 +21,7 @@ mod manifest;
 mod model;
 pub mod modelfile;
 mod name;
+mod prune;
 mod root;
 #[cfg(test)]
 mod testing;
@@ -37,4 +38,5 @@ pub use header::{SafetensorsHeader, StoredTensor};
 pub use manifest::{Config, Draft, Layer, MANIFEST_TYPE, Manifest, media};
 pub use model::{Model, StoredMessage};
 pub use name::{Name, NameError};
+pub use prune::Pruned;
 pub use root::Store;

@@ -34,6 +34,9 @@ pub enum Command {
     Message { role: String, content: String },
 }
 
+/// The template of a model that has none.
+pub const PLAIN_TEMPLATE: &str = "{{ .Prompt }}";
+
 /// Parameters that Ollama once had and now warns about (`warning: parameter x is deprecated`).
 pub const DEPRECATED_PARAMETERS: &[&str] = &[
     "penalize_newline",
