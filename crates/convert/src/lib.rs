@@ -77,7 +77,7 @@ fn config_of(source: &Source, plan: &Plan) -> Config {
         model_families: Some(vec![facts.architecture.clone()]),
         model_family: facts.architecture,
         model_type: parameter_size(plan.parameter_count()),
-        file_type: plan.uniform_quantisation().unwrap_or_default(),
+        file_type: plan.file_type(),
         requires: REQUIRES.to_owned(),
         capabilities: can.iter().map(|capability| capability.to_string()).collect(),
         context_length: facts.context_length,

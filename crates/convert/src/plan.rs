@@ -3,7 +3,7 @@
 //! A part of a blob may be glued from several pieces of the source, one behind the other: where the experts of a layer
 //! will be stacked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use protocol::Failure;
@@ -66,11 +66,25 @@ impl Plan {
         self.blobs.iter().any(|blob| blob.quantisation.is_some())
     }
 
-    /// The quantisation, if all quantised weights have the same.
-    pub fn uniform_quantisation(&self) -> Option<String> {
+    /// The quantisation, if all quantised weights have the same; without any, the type that most bytes have.
+    pub fn file_type(&self) -> String {
         let found = self.blobs.iter().filter_map(|blob| blob.quantisation.as_ref());
         let kinds: BTreeSet<&str> = found.map(|quantisation| quantisation.kind.as_str()).collect();
-        kinds.first().filter(|_| kinds.len() == 1).map(|kind| (*kind).to_owned())
+        let mut kinds = kinds.into_iter();
+        match (kinds.next(), kinds.next()) {
+            (None, _) => self.usual_dtype(),
+            (Some(only), None) => only.to_owned(),
+            (Some(_), Some(_)) => String::new(),
+        }
+    }
+
+    fn usual_dtype(&self) -> String {
+        let mut bytes = BTreeMap::<&str, u64>::new();
+        for part in self.blobs.iter().flat_map(|blob| &blob.parts) {
+            *bytes.entry(&part.dtype).or_default() += part.size_bytes();
+        }
+        let most = bytes.into_iter().max_by_key(|(_, bytes)| *bytes);
+        most.map_or_else(String::new, |(dtype, _)| dtype.to_owned())
     }
 
     pub fn parameter_count(&self) -> u64 {

@@ -53,7 +53,7 @@ fn a_model_is_described_by_its_config() {
     assert_eq!(model.config.context_length, info.facts.context_length);
     assert!(info.facts.context_length > 0 && info.facts.embedding_length > 0);
     assert!(model.can(Capability::Completion));
-    assert_eq!(info.quantization, "bfloat16");
+    assert_eq!((info.quantization.as_str(), model.config.file_type.as_str()), ("bfloat16", "BF16"));
     let by_hand = contents(model.tensors.iter().map(|(_, path)| path.as_path()));
     let count: u64 = by_hand.values().map(|(_, shape, _)| shape.iter().product::<u64>()).sum();
     assert_eq!(info.parameter_count, count);
