@@ -1,5 +1,6 @@
 #include "primitive.h"
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
@@ -8,8 +9,10 @@
 #include <vector>
 
 #include "mlx/backend/cpu/encoder.h"
+#include "mlx/backend/cuda/cuda.h"
 #include "mlx/c/error.h"
 #include "mlx/c/private/mlx.h"
+#include "mlx/io.h"
 #include "mlx/primitives.h"
 
 namespace {
@@ -206,6 +209,104 @@ bool allocator_is_plain() {
 }
 #endif
 
+// The caller's memory as a safetensors file of one tensor: the only door of MLX's library through which bytes reach the
+// memory of a CUDA device itself. Made by hand, an array would lie in managed memory and move there page by page, when a
+// kernel first asks for each.
+class OneTensor : public mx::io::Reader {
+ public:
+  OneTensor(const char* data, const mx::Shape& shape, mx::Dtype dtype, size_t nbytes, std::shared_ptr<void> keep)
+      : data_(data), nbytes_(nbytes), keep_(std::move(keep)) {
+    std::string dims;
+    for (auto dim : shape) {
+      dims += (dims.empty() ? "" : ",") + std::to_string(dim);
+    }
+    const std::string json = std::string("{\"t\":{\"dtype\":\"") + word(dtype) + "\",\"shape\":[" + dims +
+        "],\"data_offsets\":[0," + std::to_string(nbytes) + "]}}";
+    const uint64_t length = json.size();
+    head_.assign(reinterpret_cast<const char*>(&length), sizeof(length));
+    head_ += json;
+  }
+
+  static bool knows(mx::Dtype dtype) {
+    return word(dtype) != nullptr;
+  }
+
+  bool is_open() const override {
+    return true;
+  }
+
+  bool good() const override {
+    return true;
+  }
+
+  size_t tell() override {
+    return at_;
+  }
+
+  void seek(int64_t off, std::ios_base::seekdir way) override {
+    const size_t from = way == std::ios_base::beg ? 0 : way == std::ios_base::cur ? at_ : head_.size() + nbytes_;
+    at_ = from + off;
+  }
+
+  void read(char* data, size_t n) override {
+    read(data, n, at_);
+    at_ += n;
+  }
+
+  void read(char* data, size_t n, size_t offset) override {
+    if (offset > head_.size() + nbytes_ || n > head_.size() + nbytes_ - offset) {
+      throw std::runtime_error("[array_over] read past the end");
+    }
+    const size_t first = offset < head_.size() ? std::min(n, head_.size() - offset) : 0;
+    std::memcpy(data, head_.data() + std::min(offset, head_.size()), first);
+    if (n > first) {
+      std::memcpy(data + first, data_ + (offset + first - head_.size()), n - first);
+    }
+  }
+
+  std::string label() const override {
+    return "memory";
+  }
+
+ private:
+  static const char* word(mx::Dtype dtype) {
+    switch (dtype.val()) {
+      case mx::Dtype::Val::bool_:
+        return "BOOL";
+      case mx::Dtype::Val::uint8:
+        return "U8";
+      case mx::Dtype::Val::uint16:
+        return "U16";
+      case mx::Dtype::Val::uint32:
+        return "U32";
+      case mx::Dtype::Val::uint64:
+        return "U64";
+      case mx::Dtype::Val::int8:
+        return "I8";
+      case mx::Dtype::Val::int16:
+        return "I16";
+      case mx::Dtype::Val::int32:
+        return "I32";
+      case mx::Dtype::Val::int64:
+        return "I64";
+      case mx::Dtype::Val::float16:
+        return "F16";
+      case mx::Dtype::Val::bfloat16:
+        return "BF16";
+      case mx::Dtype::Val::float32:
+        return "F32";
+      default:
+        return nullptr;
+    }
+  }
+
+  std::string head_;
+  const char* data_;
+  size_t nbytes_;
+  size_t at_ = 0;
+  std::shared_ptr<void> keep_;
+};
+
 mx::array over(void* data, mx::Shape shape, mx::Dtype dtype, std::shared_ptr<void> keep) {
 #ifdef OLLMLX_PLAIN_ALLOCATOR
   if (allocator_is_plain()) {
@@ -213,7 +314,37 @@ mx::array over(void* data, mx::Shape shape, mx::Dtype dtype, std::shared_ptr<voi
     return mx::array(buffer, std::move(shape), dtype, [keep](mx::allocator::Buffer) {});
   }
 #endif
+  if (mx::default_device() == mx::Device::gpu && mx::cu::is_available() && OneTensor::knows(dtype)) {
+    size_t nbytes = mx::size_of(dtype);
+    for (auto dim : shape) {
+      nbytes *= dim;
+    }
+    auto reader = std::make_shared<OneTensor>(static_cast<char*>(data), shape, dtype, nbytes, std::move(keep));
+    return mx::load_safetensors(std::move(reader)).first.at("t");
+  }
   return mx::array(data, std::move(shape), dtype, [keep](void*) {});
+}
+
+// Frees nothing: it keeps the memory's owner, which does.
+struct KeepOwner {
+  std::shared_ptr<mx::array::Data> owner;
+
+  void operator()(mx::allocator::Buffer) const {}
+};
+
+mx::array sole(const mx::array& a) {
+  if (a.status() == mx::array::Status::unscheduled) {
+    return a;
+  }
+  // The owner itself, not another one that keeps it: chains would grow with every step.
+  const auto& data = a.data_shared_ptr();
+  const auto* kept = data->d.target<KeepOwner>();
+  KeepOwner keep{kept ? kept->owner : data};
+  mx::array out(a.shape(), a.dtype(), nullptr, {});
+  out.set_data(data->buffer, a.data_size(), a.strides(), a.flags(), a.offset(), std::move(keep));
+  out.set_status(a.status());
+  out.attach_event(a.event());
+  return out;
 }
 
 } // namespace
@@ -267,6 +398,16 @@ extern "C" int ollmlx_array_over(
   try {
     std::shared_ptr<void> keep(payload, drop);
     mlx_array_set_(*res, over(data, mx::Shape(shape, shape + ndim), mlx_dtype_to_cpp(dtype), std::move(keep)));
+    return 0;
+  } catch (std::exception& e) {
+    mlx_error(e.what());
+    return 1;
+  }
+}
+
+extern "C" int ollmlx_array_sole(mlx_array* res, const mlx_array a) {
+  try {
+    mlx_array_set_(*res, sole(mlx_array_get_(a)));
     return 0;
   } catch (std::exception& e) {
     mlx_error(e.what());

@@ -67,7 +67,8 @@ int ollmlx_cpu_primitive(
 
 // An array over memory of the caller's, without a copy where this MLX can. At least 8 readable bytes must lie before
 // `data`, and the memory must be writable: MLX may reuse it for a result once nothing else refers to it.
-// `drop(payload)` runs exactly once, when the memory is no longer needed.
+// `drop(payload)` runs exactly once, when the memory is no longer needed. On CUDA the bytes are read when the array is
+// computed, straight into the device's memory.
 int ollmlx_array_over(
     mlx_array* res,
     void* data,
@@ -77,7 +78,13 @@ int ollmlx_array_over(
     void* payload,
     void (*drop)(void*));
 
-// The contract between this library and the program that opens it; changes with every change above.
+// The memory of a dispatched array with a holder of its own: MLX takes it for held by nobody else, so that what may
+// write in place does, although work under way still reads. Only for writing where nobody reads. An array that has not
+// been dispatched is returned as it is.
+int ollmlx_array_sole(mlx_array* res, const mlx_array a);
+
+// The contract between this library and the program that opens it; changes whenever something above changes. What is
+// only added is missed by its name.
 int ollmlx_native_version(void);
 
 #ifdef __cplusplus

@@ -1,9 +1,9 @@
 //! `Array`: one reference to a node of MLX's graph, freed when dropped. Making one from host data, and reading it back.
 
-use crate::device::stream_for;
+use crate::device::{device, stream_for};
 use crate::ffi::{Functions, mlx_array, mlx_vector_array};
 use crate::open::library;
-use crate::{Dtype, Element, EvalError, cpu, error, meter};
+use crate::{Device, Dtype, Element, EvalError, cpu, error, meter};
 use half::{bf16, f16};
 use std::ffi::c_void;
 use std::fmt;
@@ -209,6 +209,27 @@ impl Array {
         let mut available = false;
         // SAFETY: the handle is alive, the flag is ours.
         unsafe { (functions()._mlx_array_is_available)(&mut available, self.raw) == 0 && available }
+    }
+
+    /// This array's memory with a holder of its own: what can write in place will, though work under way still reads what
+    /// is there. For memory that grows behind its end, and only for places that nothing reads.
+    ///
+    /// A GPU's queue holds the inputs of a step until the step is done, so without this a step that is dispatched before
+    /// the last one is done copies what it appends to. The CPU's queue is short; there, and before anything was
+    /// dispatched, this is the array itself.
+    #[track_caller]
+    pub fn sole(&self) -> Array {
+        let (f, _) = stream_for("sole", &[self]);
+        if device() == Device::Cpu {
+            return self.clone();
+        }
+        let mut raw = mlx_array::NULL;
+        // SAFETY: the handle is alive, the result is ours.
+        if meter::inside(|| unsafe { (f.ollmlx_array_sole)(&mut raw, self.raw) }) != 0 {
+            error::fail("sole", &[self], error::take_message());
+        }
+        // SAFETY: the call succeeded.
+        unsafe { Array::from_raw(raw) }
     }
 
     pub(crate) fn raw(&self) -> mlx_array {

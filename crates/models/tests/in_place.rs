@@ -85,18 +85,21 @@ fn a_decoding_step_copies_no_cache() {
         assert_eq!(whole, count * cache_bytes(512));
 
         let rise = sequences.rise(next.clone(), 8);
+        println!("{count} sequences: steps one by one rise {rise} bytes");
         assert!(rise < count * ROW_BYTES_MAX, "{count} sequences: a step took {rise} bytes");
         let rise = sequences.rise_dispatched_ahead(next.clone(), 8);
+        println!("{count} sequences: steps dispatched ahead rise {rise} bytes");
         assert!(
             rise < 2 * count * ROW_BYTES_MAX,
             "{count} sequences: steps in a row took {rise} bytes"
         );
 
-        // Whoever holds on to the arrays makes the step copy them: this test would see it.
-        let held = sequences.memory.arrays(sequences.slots[0]);
+        // A fork makes its origin copy what both remember: this test would see a copy.
+        let slot = sequences.slots[0];
+        let fork = sequences.memory.fork(slot, sequences.memory.length(slot));
         let rise = sequences.rise(next.clone(), 1);
         assert!(rise >= whole, "{count} sequences: {rise} bytes for a copy of {whole}");
-        drop(held);
+        sequences.memory.close(fork);
 
         sequences.rise(next, 24);
         assert_eq!(

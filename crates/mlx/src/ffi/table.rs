@@ -310,5 +310,6 @@ functions! {
     // ours
     fn ollmlx_cpu_primitive(res: *mut mlx_vector_array, name: *const c_char, inputs: mlx_vector_array, outputs: *const ollmlx_output, outputs_num: usize, kernel: ollmlx_kernel, payload: *mut c_void, drop: mlx_destructor, s: mlx_stream) -> c_int;
     fn ollmlx_array_over(res: *mut mlx_array, data: *mut c_void, shape: *const c_int, ndim: usize, dtype: mlx_dtype, payload: *mut c_void, drop: mlx_destructor) -> c_int;
+    fn ollmlx_array_sole(res: *mut mlx_array, a: mlx_array) -> c_int;
     fn ollmlx_native_version() -> c_int;
 }

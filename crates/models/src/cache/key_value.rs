@@ -2,8 +2,11 @@
 //!
 //! A block is `[lanes, kv_heads, capacity, head_dim]` and grows in steps. Usually a slot has a block of its own (one
 //! lane). Slots that go in step (equal lengths, appended together) share a block, lane by lane, so that one write and
-//! one product serve them all; whoever leaves the step takes a copy of its lane along. A block is written in place as
-//! long as exactly the slots that are appended hold it (MLX reuses a buffer nobody else refers to); else it is copied.
+//! one product serve them all; whoever leaves the step takes a copy of its lane along.
+//!
+//! A block that exactly the appended slots hold is written in place. Behind all that was ever written nobody reads, so
+//! there it is safe even while a GPU still works on earlier steps; elsewhere (after a rewind) MLX decides, and copies
+//! what somebody may still read.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -61,6 +64,8 @@ struct Lane {
 struct Block {
     keys: Array,
     values: Array,
+    /// Behind this position nothing was written since the buffers came to be: nobody reads there.
+    written: usize,
 }
 
 impl Cache {
@@ -92,7 +97,7 @@ impl Cache {
             _ => self.gather(segments, position, end, keys, values),
         };
         let mut block = block.borrow_mut();
-        block.write(position as i32, end as i32, keys, values);
+        block.write(position, end, keys, values);
         block.past(end as i32)
     }
 
@@ -123,6 +128,7 @@ impl Cache {
         let block = Block {
             keys: with_room(past_keys, room, keys),
             values: with_room(past_values, room, values),
+            written: position,
         };
         let block = Rc::new(RefCell::new(block));
         for (index, segment) in segments.iter().enumerate() {
@@ -200,9 +206,15 @@ impl Block {
         dims(&self.keys)[2] as usize
     }
 
-    fn write(&mut self, position: i32, end: i32, keys: &Array, values: &Array) {
+    fn write(&mut self, position: usize, end: usize, keys: &Array, values: &Array) {
+        let unread = position >= self.written;
+        self.written = end;
+        let (position, end) = (position as i32, end as i32);
         for (whole, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
             let [lanes, heads, _, width] = dims(whole);
+            if unread {
+                *whole = whole.sole();
+            }
             *whole =
                 whole.slice_update(new, &[0, 0, position, 0], &[lanes, heads, end, width], &ONE);
         }
