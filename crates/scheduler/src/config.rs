@@ -21,11 +21,16 @@ pub struct Config {
     pub context_tokens: Option<u32>,
     /// What all loaded models together may take.
     pub memory_bytes_max: u64,
+    /// What each runner takes beside its model.
+    pub runner_bytes: u64,
 }
 
 /// For automatic: what one machine's memory and habits usually hold; the memory budget is the real limit.
 const LOADED_MODELS_MAX: usize = 3;
 const QUEUE_MAX: usize = 512;
+
+/// MLX, its threads and a large vocabulary, as measured with a model of next to no weights.
+const RUNNER_BYTES: u64 = 192 << 20;
 const LOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Default for Config {
@@ -39,6 +44,7 @@ impl Default for Config {
             parallel_max: None,
             context_tokens: None,
             memory_bytes_max: u64::MAX,
+            runner_bytes: RUNNER_BYTES,
         }
     }
 }
@@ -57,7 +63,8 @@ impl Config {
     ) -> Config {
         let env = Env { get };
         let default = Config::default();
-        let no_limit = || machine_bytes().unwrap_or(u64::MAX);
+        let reserved = env.bytes("OLLAMA_GPU_OVERHEAD").unwrap_or(0);
+        let of_machine = || machine_bytes().map_or(u64::MAX, |all| all.saturating_sub(reserved));
         Config {
             keep_alive: env.keep_alive("OLLAMA_KEEP_ALIVE").unwrap_or(KeepAlive::DEFAULT),
             loaded_models_max: env
@@ -71,7 +78,8 @@ impl Config {
             },
             parallel_max: env.positive("OLLAMA_NUM_PARALLEL"),
             context_tokens: env.positive("OLLAMA_CONTEXT_LENGTH"),
-            memory_bytes_max: env.bytes("OLLMLX_MEMORY_BYTES").unwrap_or_else(no_limit),
+            memory_bytes_max: env.bytes("OLLMLX_MEMORY_BYTES").unwrap_or_else(of_machine),
+            runner_bytes: default.runner_bytes,
         }
     }
 }
@@ -122,6 +130,22 @@ mod tests {
             env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         };
         assert_eq!(Config::read(get, || None), expected);
+    }
+
+    #[test]
+    fn the_budget() {
+        let check = |env: &[(&str, &str)], expected: u64| {
+            let get = |name: &str| {
+                env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            };
+            assert_eq!(Config::read(get, || Some(8 << 30)).memory_bytes_max, expected);
+        };
+        check(&[], 8 << 30);
+        check(&[("OLLAMA_GPU_OVERHEAD", "1073741824")], 7 << 30);
+        check(&[("OLLAMA_GPU_OVERHEAD", "1TB")], 8 << 30);
+        check(&[("OLLAMA_GPU_OVERHEAD", "100GiB")], 0);
+        // A limit that somebody set is one already.
+        check(&[("OLLAMA_GPU_OVERHEAD", "1GiB"), ("OLLMLX_MEMORY_BYTES", "2GiB")], 2 << 30);
     }
 
     #[test]

@@ -90,6 +90,12 @@ impl Inner {
         self.lock().residents.list(&self.config)
     }
 
+    pub fn is_resident(&self, digest: &str) -> bool {
+        let state = self.lock();
+        let model = state.residents.models.get(digest);
+        model.is_some_and(|model| !matches!(model.phase, Phase::Leaving) && !model.is_dead())
+    }
+
     pub fn launch(&self, job: Job) -> Result<Child, Failure> {
         self.launcher.launch(job)
     }
@@ -184,7 +190,7 @@ impl Inner {
         state: &mut State,
         deliveries: &mut Deliveries,
     ) -> Option<Waiting> {
-        match state.residents.place(estimated_bytes(&waiting.want), &self.config) {
+        match state.residents.place(estimated_bytes(&waiting.want, &self.config), &self.config) {
             Placement::Fits => self.start_load(waiting, state),
             Placement::Never => {
                 let failure = no_room(&waiting.want, &self.config);
@@ -214,7 +220,7 @@ impl Inner {
         let model = Model {
             epoch,
             name: want.name.clone(),
-            estimated_bytes: estimated_bytes(want),
+            estimated_bytes: estimated_bytes(want, &self.config),
             keep_alive: want.keep_alive.unwrap_or(self.config.keep_alive),
             context_tokens: want.context_tokens,
             last_use: epoch,

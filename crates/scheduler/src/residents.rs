@@ -58,15 +58,28 @@ pub(crate) struct Residents {
     pub models: HashMap<String, Model>,
 }
 
-/// Room for caches and working memory beside the weights, which is not known before a model runs.
-const HEADROOM_PERCENT: u64 = 10;
+/// For what one step computes beside the weights.
+const WORKING_PERCENT: u64 = 5;
 
-pub(crate) fn estimated_bytes(want: &Want) -> u64 {
-    want.weights_bytes.saturating_add(want.weights_bytes / 100 * HEADROOM_PERCENT)
+/// The context that a request without a wish is expected to fill: caches grow as they are filled, and few
+/// conversations reach what models allow. Price: one that does may evict too late.
+const CONTEXT_TOKENS_USUAL: u32 = 8192;
+
+pub(crate) fn estimated_bytes(want: &Want, config: &Config) -> u64 {
+    let context = want.context_tokens.or(config.context_tokens).unwrap_or(CONTEXT_TOKENS_USUAL);
+    let context = u64::from(want.context_tokens_own.map_or(context, |own| own.min(context)));
+    [
+        want.weights_bytes,
+        want.weights_bytes / 100 * WORKING_PERCENT,
+        want.cache_bytes_per_token.saturating_mul(context),
+        config.runner_bytes,
+    ]
+    .into_iter()
+    .fold(0, u64::saturating_add)
 }
 
 pub(crate) fn no_room(want: &Want, config: &Config) -> Failure {
-    let (needs, room) = (estimated_bytes(want), config.memory_bytes_max);
+    let (needs, room) = (estimated_bytes(want, config), config.memory_bytes_max);
     let (needs, room) = (bytes_in_words(needs), bytes_in_words(room));
     Failure::new(
         FailureKind::NoRoom,
@@ -75,7 +88,7 @@ pub(crate) fn no_room(want: &Want, config: &Config) -> Failure {
             want.name
         ),
     )
-    .hint("use a smaller model or quantisation, or raise the limit with `OLLMLX_MEMORY_BYTES`")
+    .hint("use a smaller model, quantisation or `num_ctx`, or raise the limit with `OLLMLX_MEMORY_BYTES`")
 }
 
 impl Model {
@@ -229,6 +242,30 @@ mod tests {
     fn check(models: &[(&str, u64, bool)], needs_bytes: u64, expected: Placement) {
         let config = Config { memory_bytes_max: 100, loaded_models_max: 2, ..Config::default() };
         assert_eq!(books(models).place(needs_bytes, &config), expected);
+    }
+
+    #[test]
+    fn estimates() {
+        let config = Config { runner_bytes: 7, context_tokens: None, ..Config::default() };
+        let check = |asked: Option<u32>, own: Option<u32>, cache_bytes_per_token, expected: u64| {
+            let want = Want {
+                weights_bytes: 1000,
+                context_tokens: asked,
+                context_tokens_own: own,
+                cache_bytes_per_token,
+                ..Want::default()
+            };
+            assert_eq!(estimated_bytes(&want, &config), expected);
+        };
+        check(None, None, 0, 1057);
+        check(None, None, 2, 1057 + 2 * 8192);
+        check(None, Some(100), 2, 1257);
+        check(Some(10), Some(100), 2, 1077);
+        check(Some(1000), Some(100), 2, 1257);
+        check(Some(1000), None, u64::MAX, u64::MAX);
+        let server = Config { context_tokens: Some(20), ..config.clone() };
+        let want = Want { cache_bytes_per_token: 1, ..Want::default() };
+        assert_eq!(estimated_bytes(&want, &server), 27);
     }
 
     #[test]

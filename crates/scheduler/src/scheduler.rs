@@ -10,7 +10,7 @@ use crate::pump::{Inner, Waiting};
 use crate::{Config, ConvertStream, Job, KeepAlive, Launcher, Lease};
 
 /// What a request needs loaded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Want {
     /// The shortest form, for people: `llama3.2:latest`.
     pub name: String,
@@ -19,9 +19,13 @@ pub struct Want {
     pub model: ModelFiles,
     /// Sum of the weight files.
     pub weights_bytes: u64,
+    /// Caches of one sequence per token of its context; 0 where that is not known.
+    pub cache_bytes_per_token: u64,
     /// `num_ctx` of the request or the model; `None`: `OLLAMA_CONTEXT_LENGTH`, then the model's own. Not a reason to
     /// load anew: the runner loads with the model's own limit and each request carries its own.
     pub context_tokens: Option<u32>,
+    /// What the model was made for, where its files say so.
+    pub context_tokens_own: Option<u32>,
     /// `None`: the loaded model keeps the duration it has (`OLLAMA_KEEP_ALIVE` for a new one).
     pub keep_alive: Option<KeepAlive>,
 }
@@ -70,6 +74,11 @@ impl Scheduler {
         let answer = answer.await;
         std::mem::forget(leaving);
         answer.unwrap_or_else(|_| Err(Failure::internal("the scheduler lost a request")))
+    }
+
+    /// Whether a request for this digest would find its runner loaded, or loading.
+    pub fn is_resident(&self, digest: &str) -> bool {
+        self.inner.is_resident(digest)
     }
 
     /// Loaded models, the one that expires last first.

@@ -36,7 +36,7 @@ impl Counting {
 
 /// Room for two models of the size that `want` gives them.
 fn config() -> Config {
-    Config { memory_bytes_max: 250 << 20, ..Config::default() }
+    Config { memory_bytes_max: 250 << 20, runner_bytes: 0, ..Config::default() }
 }
 
 fn start(config: Config) -> (Scheduler, Arc<Counting>) {
@@ -50,8 +50,7 @@ fn want(name: &str) -> Want {
         digest: format!("digest of {name}"),
         model: ModelFiles { name: name.to_owned(), ..ModelFiles::default() },
         weights_bytes: 100 << 20,
-        context_tokens: None,
-        keep_alive: None,
+        ..Want::default()
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use protocol::{Event, Failure, FailureKind, ModelFiles, Request};
 use scheduler::{EventStream, Lease, Want};
-use store::{Capability, Model};
+use store::modelfile::PLAIN_TEMPLATE;
+use store::{Capability, ConfigFacts, Model};
 
 use super::{Ask, Facts, Reference, ReferenceError, Refusal, Verb};
 use crate::Server;
@@ -43,6 +44,11 @@ pub(crate) async fn open(server: &Server, ask: Ask) -> Result<Opened, Refusal> {
     let (load_only, keep_alive) = (ask.load_only, ask.keep_alive);
     let mut request = ask.complete(&facts)?;
     let want = Want { keep_alive, ..want(&model, &request) };
+    let want = if server.scheduler().is_resident(&want.digest) {
+        want
+    } else {
+        server.blocking(move |_| to_load(&model, want)).await?
+    };
     let lease = server.scheduler().acquire(want).await?;
     if load_only {
         return Ok(Opened::Loaded);
@@ -90,7 +96,35 @@ fn want(model: &Model, request: &Request) -> Want {
         model: files(model),
         weights_bytes: weights_bytes(model),
         context_tokens: context_tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX)),
-        keep_alive: None,
+        ..Want::default()
+    }
+}
+
+/// What only a load has to know: that the files are whole, and how much memory a conversation takes.
+fn to_load(model: &Model, want: Want) -> store::Result<Want> {
+    model.verify()?;
+    warn_of_ignored(model);
+    let facts = ConfigFacts::of(&model.json("config.json")?.unwrap_or_default());
+    let own = Some(facts.context_length).filter(|&tokens| tokens > 0);
+    Ok(Want {
+        cache_bytes_per_token: facts.cache_bytes_per_token(),
+        context_tokens_own: own.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX)),
+        ..want
+    })
+}
+
+/// Stored by Ollama or by an earlier version, and nothing that the engine follows.
+fn warn_of_ignored(model: &Model) {
+    let template = model.template.as_deref().filter(|text| text.trim() != PLAIN_TEMPLATE);
+    let config = &model.config;
+    let parts = [
+        ("TEMPLATE", template.unwrap_or_default()),
+        ("RENDERER", &config.renderer),
+        ("PARSER", &config.parser),
+    ];
+    for (part, _) in parts.iter().filter(|(_, text)| !text.is_empty()) {
+        let name = &model.name;
+        tracing::warn!("the {part} of `{name}` is ignored: its own chat template is used");
     }
 }
 

@@ -79,6 +79,15 @@ impl CreateBody {
         Some(text.clone()).filter(|text| !text.is_empty())
     }
 
+    /// What was uploaded for this; a model made from another names no files of its own.
+    fn uploads(&self) -> Vec<Digest> {
+        let files = self.files.iter().filter(|_| self.from.is_empty());
+        files
+            .flat_map(|files| files.0.values())
+            .filter_map(|text| Digest::parse(text).ok())
+            .collect()
+    }
+
     /// What we do not do (yet): said before anything is written.
     fn check_supported(&self) -> Result<(), Rejection> {
         let has = |files: &Option<Texts>| files.as_ref().is_some_and(|files| !files.0.is_empty());
@@ -125,6 +134,7 @@ struct Work {
 impl Work {
     async fn run(&self, name: Name, body: CreateBody) -> Result<(), Rejection> {
         body.check_supported()?;
+        let uploads: Vec<Digest> = body.uploads();
         let base = if !body.from.is_empty() {
             self.base_of_model(&body.from).await?
         } else if let Some(files) = &body.files {
@@ -139,7 +149,12 @@ impl Work {
                 // Once layers are written the work is done to its end, whoever still listens.
                 store.create(&name, recipe, &mut |step| {
                     let _ = told.blocking_send(Ok(Progress::status(step.to_string())));
-                })
+                })?;
+                // Their contents are in layers now. One that cannot be removed is cleared away later.
+                if let Err(error) = store.discard(uploads) {
+                    tracing::warn!(%error, "uploaded files stay in the store");
+                }
+                Ok::<_, store::Error>(())
             })
             .await?;
         Ok(self.tell(Progress::status("success")).await?)

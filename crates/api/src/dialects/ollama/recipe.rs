@@ -1,7 +1,8 @@
 //! What a new model is made of: the base, and what the client changes.
 
-use protocol::Converted;
+use protocol::{Converted, Failure, FailureKind};
 use serde_json::{Map, Value};
+use store::modelfile::{PLAIN_TEMPLATE, TEMPLATE_HINT, TEMPLATE_UNSUPPORTED};
 use store::{Config, Digest, Layer, Recipe, StoredMessage};
 
 use super::create::CreateBody;
@@ -28,6 +29,7 @@ pub(super) fn of_conversion(converted: Converted) -> Result<Recipe, Rejection> {
 
 /// The base with what the client changes.
 pub(super) fn recipe(base: Recipe, body: CreateBody) -> Result<Recipe, Rejection> {
+    check_template(&base.config, &body.template)?;
     let filled = |text: String| Some(text).filter(|text| !text.is_empty());
     let mut config = base.config;
     for (field, given) in [
@@ -49,6 +51,15 @@ pub(super) fn recipe(base: Recipe, body: CreateBody) -> Result<Recipe, Rejection
         params: body.parameters.into_iter().collect(),
         messages: body.messages.0.into_iter().map(stored).collect(),
     })
+}
+
+/// One that would be ignored is refused instead.
+fn check_template(base: &Config, template: &str) -> Result<(), Rejection> {
+    let template = template.trim();
+    if !base.is_safetensors() || template.is_empty() || template == PLAIN_TEMPLATE {
+        return Ok(());
+    }
+    Err(Failure::new(FailureKind::Unsupported, TEMPLATE_UNSUPPORTED).hint(TEMPLATE_HINT).into())
 }
 
 fn stored(message: MessageField) -> StoredMessage {
@@ -163,6 +174,20 @@ mod tests {
             json!({"info": {"embedding_length": 1.5}}),
             Err("info field \"embedding_length\" must be a non-negative integer"),
         );
+    }
+
+    #[test]
+    fn templates_that_nobody_follows() {
+        let check = |format: &str, template: &str, fits: bool| {
+            let config = Config { model_format: format.to_owned(), ..Config::default() };
+            assert_eq!(check_template(&config, template).is_ok(), fits, "{format} {template}");
+        };
+        check("safetensors", "", true);
+        check("safetensors", "{{ .Prompt }}", true);
+        check("safetensors", "{{ .Prompt }}\n", true);
+        check("safetensors", "{{ .System }} {{ .Prompt }}", false);
+        check("safetensors", "{{ messages[0].content }}", false);
+        check("gguf", "{{ .System }} {{ .Prompt }}", true);
     }
 
     #[test]
