@@ -6,6 +6,7 @@
 //! scalar path is the reference the others are tested against, and is itself tested against f64.
 #![allow(unsafe_code)]
 
+mod attention;
 mod dense;
 mod element;
 mod elementwise;
@@ -15,6 +16,7 @@ mod gather;
 pub mod isa;
 mod norm;
 pub mod pool;
+mod prepare;
 mod quantized;
 mod rope;
 mod rows;
@@ -25,6 +27,7 @@ mod spread;
 mod tasks;
 mod vector;
 
+pub use attention::{Attention, Cells, Mask, MaskCells, Segment, Span, Stored, attend};
 pub use dense::{gathered_product, product, products};
 pub use element::{Element, Floats, FloatsMut};
 pub use elementwise::{Combine, combine, combine_row, scale};
@@ -34,6 +37,7 @@ pub use gather::Gather;
 pub use isa::Isa;
 pub use norm::{RmsNorm, layer_norm, layer_norm_of_sum, rms_norm, rms_norm_of_sum};
 pub use pool::Pool;
+pub use prepare::{Append, CellsMut, HEAD_DIM_MAX, Prepare, StoredMut, append, qk_prepare};
 pub use quantized::{
     Kind, QuantizedMatrix, Scales, e4m3, e8m0, gathered_quantized_product, quantized_product,
     quantized_products,

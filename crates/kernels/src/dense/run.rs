@@ -105,6 +105,7 @@ impl Loops {
             && kind == Type::Bf16
             && matches!(x.data, Floats::Bf16(_))
             && x.columns.is_multiple_of(2)
+            && (cfg!(test) || many::pairs::pay())
         {
             loops.pack = many::pairs::pack;
             loops.many = many::pairs::many;
