@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
+use crate::Cpu;
 use crate::element::Floats;
 use crate::rows::{Rows, RowsMut};
 use crate::spread;
-use crate::vector::{Body, Source, SourceRows, TargetRows, Vector, on};
-use crate::{Cpu, Isa};
+use crate::vector::{Body, Source, SourceRows, Target, TargetRows, Vector, on};
 
 /// What an RMS norm multiplies with.
 #[derive(Clone, Copy, Debug)]
@@ -204,19 +204,14 @@ pub(crate) unsafe fn squares<V: Vector>(x: Source, mean: f32, columns: usize) ->
     }
 }
 
-/// `x` itself gets its RMS norm; for heads in a buffer.
-///
-/// # Safety
-/// The processor has `isa`.
-#[allow(dead_code)]
-pub(crate) unsafe fn norm_in_place(isa: Isa, x: &mut [f32], norm: &RmsNorm<'_>) {
-    let (from, columns) = (Source::F32(x.as_ptr()), x.len());
-    let y = RowsMut::new(crate::FloatsMut::F32(x), 1, columns);
-    let mut y = y;
-    let (x, y) = (SourceRows::new(from, columns), TargetRows::from(&mut y));
-    let normalise = Normalise::rms(norm, columns);
-    // SAFETY: each element is read before it is written.
-    unsafe { on(isa, NormRows { normalise, x, sum: None, y, rows: 0..1 }) };
+/// `count` numbers in a buffer get their RMS norm.
+#[inline(always)]
+#[allow(clippy::missing_safety_doc)]
+pub(crate) unsafe fn norm_in_place<V: Vector>(x: *mut f32, count: usize, norm: &RmsNorm<'_>) {
+    let (from, to) = (SourceRows::new(Source::F32(x), 0), TargetRows::new(Target::F32(x), 0));
+    let normalise = Normalise::rms(norm, count);
+    // SAFETY: as in `vector`; each element is read before it is written.
+    unsafe { NormRows { normalise, x: from, sum: None, y: to, rows: 0..1 }.run::<V>() };
 }
 
 #[cfg(test)]

@@ -121,15 +121,22 @@ impl<'a> HeadsMut<'a> {
         let last = last + (self.heads.max(1) - 1) * self.head_stride + self.dim;
         let empty = self.rows == 0 || self.heads == 0;
         assert!(empty || last <= self.data.len(), "heads end at {last} of {}", self.data.len());
-        // Either rows contain heads or heads contain rows.
         let (row, head) = (self.row_stride, self.head_stride);
-        let inside = (head >= self.dim || self.heads < 2)
-            && (row >= (self.heads.max(1) - 1) * head + self.dim || self.rows < 2);
-        let across = (row >= self.dim || self.rows < 2)
-            && (head >= (self.rows.max(1) - 1) * row + self.dim || self.heads < 2);
-        assert!(empty || inside || across, "heads at strides {row} and {head} overlap");
+        let disjoint = empty || disjoint((self.rows, row), (self.heads, head), self.dim);
+        assert!(disjoint, "heads at strides {row} and {head} overlap");
         SharedHeads { to: (&mut self.data).into(), row_stride: row, head_stride: head }
     }
+}
+
+/// Whether stretches of `dim`, (count, stride) in two directions, keep clear of each other: either rows contain heads
+/// or heads contain rows.
+pub(crate) fn disjoint(rows: (usize, usize), heads: (usize, usize), dim: usize) -> bool {
+    let nested = |inner: (usize, usize), outer: (usize, usize)| {
+        let (count, stride) = inner;
+        (stride >= dim || count < 2)
+            && (outer.1 >= (count.max(1) - 1) * stride + dim || outer.0 < 2)
+    };
+    nested(heads, rows) || nested(rows, heads)
 }
 
 /// Heads as several threads write them, each its own.

@@ -173,27 +173,6 @@ impl Target {
             }
         }
     }
-
-    /// As `store_to`; gives the values as they are in memory now.
-    #[inline(always)]
-    pub unsafe fn store_rounded<V: Vector>(self, i: usize, end: usize, v: V::F) -> V::F {
-        // SAFETY: see the module above.
-        unsafe {
-            let mut buffer = [0u16; LANES_MAX];
-            self.store_to::<V>(i, end, v);
-            match self {
-                Target::F32(_) => v,
-                Target::Bf16(_) => {
-                    V::store_bf16(buffer.as_mut_ptr(), v);
-                    V::load_bf16(buffer.as_ptr())
-                }
-                Target::F16(_) => {
-                    V::store_f16(buffer.as_mut_ptr(), v);
-                    V::load_f16(buffer.as_ptr())
-                }
-            }
-        }
-    }
 }
 
 /// Rows to read, by pointer.
@@ -222,6 +201,10 @@ impl SourceRows {
 }
 
 impl TargetRows {
+    pub fn new(first: Target, stride: usize) -> TargetRows {
+        TargetRows { first, stride }
+    }
+
     #[inline(always)]
     pub fn row(&self, row: usize) -> Target {
         self.first.at(row * self.stride)

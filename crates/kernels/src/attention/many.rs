@@ -1,0 +1,283 @@
+//! Many rows: block by block, keys transposed and values brought to f32 once for all rows of the block.
+
+use super::few::{finish, load_query};
+use super::history::{Cell, with_cell};
+use super::schedule::Task;
+use super::softmax::Running;
+use super::{Attention, Call, Piece, Segment};
+use crate::vector::{Body, LANES_MAX, Vector};
+
+/// Rows in a block, queries times heads of a group; a multiple of `TILE_ROWS`.
+pub(super) const ROWS_MAX: usize = 96;
+
+/// Keys in a block. With the above and heads of 128, a block's memory is 210 KiB.
+const KEYS: usize = 64;
+
+/// Rows of a register tile.
+const TILE_ROWS: usize = 6;
+
+pub(super) fn work_floats(attention: &Attention<'_>) -> usize {
+    let (dim, width) = widths(attention);
+    let rows = rows_max(attention);
+    // The last two for a running maximum and sum.
+    rows * dim + KEYS * dim + KEYS * width + rows * KEYS + rows * width + rows * 2
+}
+
+/// Groups larger than a block are one block.
+fn rows_max(attention: &Attention<'_>) -> usize {
+    ROWS_MAX.max(attention.group())
+}
+
+fn widths(attention: &Attention<'_>) -> (usize, usize) {
+    let padded = |dim: usize| dim.next_multiple_of(LANES_MAX);
+    (padded(attention.queries.dim), padded(attention.value_dim))
+}
+
+pub(super) struct Many<'a> {
+    pub call: &'a Call<'a>,
+    pub task: &'a Task,
+    pub work: *mut f32,
+}
+
+impl Body for Many<'_> {
+    type Out = ();
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let (attention, task) = (self.call.attention, self.task);
+        let segment = &attention.segments[task.segment];
+        let (group, dim) = (attention.group(), attention.queries.dim);
+        let (dim_padded, width) = widths(attention);
+        let (rows, rows_max) = (task.queries.len() * group, rows_max(attention));
+        // SAFETY: `work_floats` has room for all.
+        unsafe {
+            let queries = self.work;
+            let keys_at = queries.add(rows_max * dim_padded);
+            let values_at = keys_at.add(KEYS * dim_padded);
+            let scores = values_at.add(KEYS * width);
+            let sums = scores.add(rows_max * KEYS);
+            for row in 0..rows {
+                let head = task.kv_head * group + row % group;
+                let query = segment.row + task.queries.start + row / group;
+                let from = attention.queries.at(query, head);
+                load_query::<V>(from, dim, attention.scale, queries.add(row * dim_padded));
+            }
+            sums.write_bytes(0, rows * width);
+            let running = sums.add(rows_max * width).cast::<Running>();
+            for row in 0..rows {
+                running.add(row).write(Running::NEW);
+            }
+            let running = std::slice::from_raw_parts_mut(running, rows);
+            {
+                let mut start = task.keys.start;
+                while start < task.keys.end {
+                    let keys = start..(start + KEYS).min(task.keys.end);
+                    start = keys.end;
+                    pack::<V>(attention, segment, task.kv_head, keys.clone(), keys_at, values_at);
+                    let q = (queries.cast_const(), dim_padded);
+                    let k = (keys_at.cast_const(), KEYS);
+                    product::<V>(rows, keys.len(), dim, q, k, (scores, KEYS), false);
+                    for row in 0..rows {
+                        let scores = scores.add(row * KEYS);
+                        let (query, head) = (task.queries.start + row / group, row % group);
+                        let head = task.kv_head * group + head;
+                        attention.adjust::<V>(segment, (query, head), &keys, scores);
+                        let past = running[row].take::<V>(scores, keys.len());
+                        if past != 1.0 {
+                            multiply::<V>(sums.add(row * width), width, past);
+                        }
+                    }
+                    let p = (scores.cast_const(), KEYS);
+                    let v = (values_at.cast_const(), width);
+                    product::<V>(rows, width, keys.len(), p, v, (sums, width), true);
+                }
+                let at = (task.segment, task.kv_head);
+                finish::<V>(self.call, at, &task.queries, sums, width, running);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::missing_safety_doc)]
+unsafe fn multiply<V: Vector>(row: *mut f32, width: usize, factor: f32) {
+    // SAFETY: as in `vector`.
+    unsafe {
+        let factor = V::splat(factor);
+        for i in (0..width).step_by(V::LANES) {
+            V::store(row.add(i), V::mul(V::load(row.add(i)), factor));
+        }
+    }
+}
+
+/// Keys as `[dim][KEYS]`, values as `[key][width]`, both f32.
+#[inline(always)]
+#[allow(clippy::missing_safety_doc)]
+unsafe fn pack<V: Vector>(
+    attention: &Attention<'_>,
+    segment: &Segment<'_>,
+    kv_head: usize,
+    keys: std::ops::Range<usize>,
+    keys_at: *mut f32,
+    values_at: *mut f32,
+) {
+    let (dim, value_dim) = (attention.queries.dim, attention.value_dim);
+    let (_, width) = widths(attention);
+    let mut column = 0;
+    for Piece { span, token, count } in segment.pieces(&keys) {
+        // SAFETY: as in `vector`.
+        unsafe {
+            with_cell!(&span.keys, kv_head, token, |cell| {
+                let stride = span.keys.token_stride;
+                pack_keys::<V, _>((cell, stride, count), dim, keys_at, column);
+            });
+            with_cell!(&span.values, kv_head, token, |cell| {
+                for k in 0..count {
+                    let value = cell.at(k * span.values.token_stride);
+                    let to = values_at.add((column + k) * width);
+                    for i in (0..value_dim).step_by(V::LANES) {
+                        V::store(to.add(i), value.load_to::<V>(i, value_dim));
+                    }
+                }
+            });
+        }
+        column += count;
+    }
+    // What pads the width is multiplied too, and must be finite.
+    let start = value_dim.next_multiple_of(V::LANES);
+    for k in 0..column {
+        for i in start..width {
+            // SAFETY: as in `vector`.
+            unsafe { *values_at.add(k * width + i) = 0.0 };
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::missing_safety_doc)]
+unsafe fn pack_keys<V: Vector, C: Cell>(
+    (keys, stride, count): (C, usize, usize),
+    dim: usize,
+    to: *mut f32,
+    column: usize,
+) {
+    // SAFETY: as in `vector`.
+    unsafe {
+        for k in (0..count).step_by(V::LANES) {
+            let at = column + k;
+            for i in (0..dim).step_by(V::LANES) {
+                let mut square = [V::zero(); LANES_MAX];
+                for (row, v) in square.iter_mut().enumerate().take(V::LANES.min(count - k)) {
+                    *v = keys.at((k + row) * stride).load_to::<V>(i, dim);
+                }
+                V::transpose(square.as_mut_ptr());
+                for (row, v) in square.iter().enumerate().take(V::LANES.min(dim - i)) {
+                    let to = to.add((i + row) * KEYS + at);
+                    if at + V::LANES <= KEYS {
+                        V::store(to, *v);
+                    } else {
+                        V::store_part(to, *v, KEYS - at);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `c[rows, columns] (+)= a[rows, depth] · b[depth, columns]`, each with its stride; whole vectors of columns.
+#[inline(always)]
+#[allow(clippy::missing_safety_doc)]
+unsafe fn product<V: Vector>(
+    rows: usize,
+    columns: usize,
+    depth: usize,
+    a: (*const f32, usize),
+    b: (*const f32, usize),
+    c: (*mut f32, usize),
+    add: bool,
+) {
+    let mut column = 0;
+    // SAFETY: as in `vector`.
+    unsafe {
+        while column < columns {
+            let vectors = (columns - column).div_ceil(V::LANES);
+            let b = (b.0.add(column), b.1);
+            let c = (c.0.add(column), c.1);
+            column += V::LANES
+                * match vectors {
+                    4.. if V::TILE_VECTORS == 4 => strip::<V, 4>(rows, depth, a, b, c, add),
+                    2.. => strip::<V, 2>(rows, depth, a, b, c, add),
+                    _ => strip::<V, 1>(rows, depth, a, b, c, add),
+                };
+        }
+    }
+}
+
+/// `N` vectors of columns; gives `N`.
+#[inline(always)]
+#[allow(clippy::missing_safety_doc)]
+unsafe fn strip<V: Vector, const N: usize>(
+    rows: usize,
+    depth: usize,
+    a: (*const f32, usize),
+    b: (*const f32, usize),
+    c: (*mut f32, usize),
+    add: bool,
+) -> usize {
+    let mut row = 0;
+    // SAFETY: as in `vector`.
+    unsafe {
+        while row < rows {
+            let a = (a.0.add(row * a.1), a.1);
+            let c = (c.0.add(row * c.1), c.1);
+            row += match rows - row {
+                TILE_ROWS.. => tile::<V, TILE_ROWS, N>(depth, a, b, c, add),
+                4.. => tile::<V, 4, N>(depth, a, b, c, add),
+                2.. => tile::<V, 2, N>(depth, a, b, c, add),
+                _ => tile::<V, 1, N>(depth, a, b, c, add),
+            };
+        }
+    }
+    N
+}
+
+/// `R` rows by `N` vectors in registers; gives `R`.
+#[inline(always)]
+#[allow(clippy::missing_safety_doc)]
+unsafe fn tile<V: Vector, const R: usize, const N: usize>(
+    depth: usize,
+    (a, a_stride): (*const f32, usize),
+    (b, b_stride): (*const f32, usize),
+    (c, c_stride): (*mut f32, usize),
+    add: bool,
+) -> usize {
+    // SAFETY: as in `vector`.
+    unsafe {
+        let mut sums = [[V::zero(); N]; R];
+        if add {
+            for r in 0..R {
+                for n in 0..N {
+                    sums[r][n] = V::load(c.add(r * c_stride + n * V::LANES));
+                }
+            }
+        }
+        for k in 0..depth {
+            let row = b.add(k * b_stride);
+            let mut vectors = [V::zero(); N];
+            for (n, v) in vectors.iter_mut().enumerate() {
+                *v = V::load(row.add(n * V::LANES));
+            }
+            for r in 0..R {
+                let factor = V::splat(*a.add(r * a_stride + k));
+                for n in 0..N {
+                    sums[r][n] = V::fma(vectors[n], factor, sums[r][n]);
+                }
+            }
+        }
+        for r in 0..R {
+            for n in 0..N {
+                V::store(c.add(r * c_stride + n * V::LANES), sums[r][n]);
+            }
+        }
+    }
+    R
+}

@@ -1,0 +1,289 @@
+//! Attention: softmax(scale × queries · keysᵀ) · values over what each sequence of a batch remembers.
+//!
+//! A batch is flat: rows of all sequences, cut into segments. Query heads that share a key head are worked on together,
+//! so keys and values are read once for all of them. Few such rows ([`few`]: decoding) read the cache as it lies, and
+//! when there are fewer sequences than threads could use, the history is cut into parts whose results are merged. Many
+//! rows ([`many`]: prefill) go block by block, keys transposed into f32 first. Both keep a running maximum, so scores
+//! are never stored as a whole. Arithmetic is f32 throughout; results differ from f64 by about 1e-6 of the largest
+//! value, before rounding to the output's type.
+
+mod few;
+mod history;
+mod many;
+mod schedule;
+mod softmax;
+
+pub(crate) use history::check_group;
+pub use history::{Cells, Span, Stored};
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use crate::Cpu;
+use crate::element::Floats;
+use crate::rope::{Heads, HeadsMut, SharedHeads};
+use crate::scratch::{self, Line};
+use crate::vector::{Vector, on};
+
+use schedule::{Plan, Task};
+use softmax::Running;
+
+/// Everything about one call.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
+    /// `[rows, heads, dim]`
+    pub queries: Heads<'a>,
+    /// Divides the number of query heads.
+    pub kv_heads: usize,
+    /// Width of values and of the output's heads; usually `queries.dim`.
+    pub value_dim: usize,
+    pub scale: f32,
+    /// A query sees no key after its own position.
+    pub causal: bool,
+    /// A query at position `p` sees no key at `p - window` or before.
+    pub window: Option<usize>,
+    /// Scores become `softcap * tanh(score / softcap)`.
+    pub softcap: Option<f32>,
+    /// For each query head a score that takes part in the softmax but has no value.
+    pub sinks: Option<Floats<'a>>,
+    pub mask: Option<Mask<'a>>,
+    pub segments: &'a [Segment<'a>],
+}
+
+/// Rows of one sequence and what they attend to.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// Of the first query in the batch.
+    pub row: usize,
+    pub length: usize,
+    /// Of the first query.
+    pub position: usize,
+    /// Position of the first remembered key; not 0 where a window has dropped older ones.
+    pub history_start: usize,
+    /// The history in order, the new tokens included.
+    pub spans: &'a [Span<'a>],
+}
+
+/// What else decides who sees whom; entry `row * row_stride + head * head_stride + key`, where keys are counted from
+/// the segment's first.
+#[derive(Clone, Copy, Debug)]
+pub struct Mask<'a> {
+    pub cells: MaskCells<'a>,
+    pub row_stride: usize,
+    /// 0: the same for all heads.
+    pub head_stride: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum MaskCells<'a> {
+    /// Added to the score.
+    Add(Floats<'a>),
+    /// Not 0: seen.
+    Keep(&'a [u8]),
+}
+
+/// Writes `[rows, heads, value_dim]`. Rows that no segment names stay as they are; a query that sees nothing gives 0.
+pub fn attend(cpu: &Cpu<'_>, attention: &Attention<'_>, mut out: HeadsMut<'_>) {
+    attention.check(&out);
+    let out = out.shared();
+    let plan = Plan::new(attention, cpu.pool.threads());
+    let call = Call { attention, out, cpu };
+    scratch::with(&PARTIAL, plan.partial_floats() * 4, |memory| {
+        let partial = Partial(memory.cast());
+        let perform = |task: usize| call.perform(&plan, &plan.tasks[task], partial);
+        if plan.alone {
+            (0..plan.tasks.len()).for_each(perform);
+        } else {
+            cpu.pool.run(plan.tasks.len(), &perform);
+        }
+        for merge in &plan.merges {
+            // SAFETY: all parts are written, and `cpu.isa` was chosen for this processor.
+            unsafe { on(cpu.isa, few::Merge { call: &call, merge, partial: partial.0 }) };
+        }
+    });
+}
+
+thread_local! {
+    static PARTIAL: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static WORK: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
+/// Results of parts of a history, each written by one task.
+#[derive(Clone, Copy)]
+struct Partial(*mut f32);
+// SAFETY: tasks write disjoint stretches.
+unsafe impl Send for Partial {}
+// SAFETY: as above.
+unsafe impl Sync for Partial {}
+
+struct Call<'a> {
+    attention: &'a Attention<'a>,
+    out: SharedHeads,
+    cpu: &'a Cpu<'a>,
+}
+
+impl Call<'_> {
+    fn perform(&self, plan: &Plan, task: &Task, partial: Partial) {
+        let rows = task.queries.len() * self.attention.group();
+        let few = rows <= few::ROWS_MAX;
+        let floats =
+            if few { few::work_floats(self.attention) } else { many::work_floats(self.attention) };
+        scratch::with(&WORK, floats * 4, |memory| {
+            let work = memory.cast::<f32>();
+            // SAFETY: shapes were checked, the memory is long enough, `cpu.isa` was chosen for this processor.
+            unsafe {
+                if few {
+                    let partial = task.part.map(|part| partial.0.add(part * plan.part_floats));
+                    on(self.cpu.isa, few::Few { call: self, task, work, partial });
+                } else {
+                    on(self.cpu.isa, many::Many { call: self, task, work });
+                }
+            }
+        });
+    }
+}
+
+impl Attention<'_> {
+    /// Query heads to a key head.
+    fn group(&self) -> usize {
+        self.queries.heads / self.kv_heads
+    }
+
+    fn check(&self, out: &HeadsMut<'_>) {
+        let Heads { rows, heads, dim, .. } = self.queries;
+        self.queries.check();
+        let shape = (rows, heads, self.value_dim);
+        assert_eq!((out.rows, out.heads, out.dim), shape, "shape of the output");
+        let kv_heads = self.kv_heads;
+        assert!(kv_heads > 0 && heads % kv_heads == 0, "{heads} heads on {kv_heads} of keys");
+        assert!(dim > 0 && self.value_dim > 0, "heads of width 0");
+        assert!(self.sinks.is_none_or(|sinks| sinks.len() == heads), "a sink for each head");
+        let mut next = 0;
+        for segment in self.segments {
+            let Segment { row, length, .. } = *segment;
+            assert!(row >= next && row + length <= rows, "rows {row} + {length} of {rows}");
+            next = row + length;
+            for span in segment.spans {
+                span.keys.check(kv_heads, span.tokens, dim);
+                span.values.check(kv_heads, span.tokens, self.value_dim);
+            }
+            self.check_mask(segment);
+        }
+    }
+
+    fn check_mask(&self, segment: &Segment<'_>) {
+        let Some(mask) = self.mask else { return };
+        let len = match mask.cells {
+            MaskCells::Add(floats) => floats.len(),
+            MaskCells::Keep(bytes) => bytes.len(),
+        };
+        let last = (segment.row + segment.length.max(1) - 1) * mask.row_stride;
+        let end = last + (self.queries.heads - 1) * mask.head_stride + segment.tokens();
+        assert!(end <= len || segment.length == 0, "a mask ends at {end} of {len}");
+    }
+
+    /// The keys that query `query` of a segment sees, but for the mask.
+    fn seen(&self, segment: &Segment<'_>, query: usize) -> Range<usize> {
+        let after = (segment.position + query + 1).saturating_sub(segment.history_start);
+        let tokens = segment.tokens();
+        let end = if self.causal { after.min(tokens) } else { tokens };
+        let start = self.window.map_or(0, |window| after.saturating_sub(window));
+        start.min(end)..end
+    }
+
+    /// The keys that any of these queries sees.
+    fn seen_by_any(&self, segment: &Segment<'_>, queries: &Range<usize>) -> Range<usize> {
+        if queries.is_empty() {
+            return 0..0;
+        }
+        let (first, last) =
+            (self.seen(segment, queries.start), self.seen(segment, queries.end - 1));
+        first.start..last.end.max(first.start)
+    }
+
+    /// Caps and masks the scores of one row against keys `keys` (the softmax takes care of padding).
+    ///
+    /// # Safety
+    /// `scores` is good for as many floats, rounded up to whole vectors.
+    #[inline(always)]
+    unsafe fn adjust<V: Vector>(
+        &self,
+        segment: &Segment<'_>,
+        (query, head): (usize, usize),
+        keys: &Range<usize>,
+        scores: *mut f32,
+    ) {
+        // SAFETY: the caller's promise; the mask's length was checked.
+        unsafe {
+            if let Some(cap) = self.softcap {
+                softmax::cap::<V>(scores, keys.len(), cap);
+            }
+            if let Some(mask) = self.mask {
+                let row = segment.row + query;
+                let at = row * mask.row_stride + head * mask.head_stride + keys.start;
+                softmax::mask(scores, keys.len(), &mask.cells, at);
+            }
+            let seen = self.seen(segment, query);
+            let low = seen.start.clamp(keys.start, keys.end) - keys.start;
+            let high = seen.end.clamp(keys.start, keys.end) - keys.start;
+            for i in (0..low).chain(high..keys.len().next_multiple_of(V::LANES)) {
+                *scores.add(i) = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    /// The end of a row: the sink joins, then everything is divided by the sum.
+    fn share(&self, head: usize, running: Running) -> f32 {
+        let sink = self.sinks.map(|sinks| sinks.get(head));
+        running.share(sink)
+    }
+}
+
+impl Segment<'_> {
+    fn tokens(&self) -> usize {
+        self.spans.iter().map(|span| span.tokens).sum()
+    }
+
+    /// The stretches of `keys` that lie within one span each.
+    #[inline(always)]
+    fn pieces(&self, keys: &Range<usize>) -> Pieces<'_> {
+        Pieces { spans: self.spans, start: 0, keys: keys.clone() }
+    }
+}
+
+/// An iterator, because a closure would be compiled without the instruction set of its caller.
+struct Pieces<'a> {
+    spans: &'a [Span<'a>],
+    /// Of the first of `spans`.
+    start: usize,
+    keys: Range<usize>,
+}
+
+/// `count` tokens from `token` on in a span.
+struct Piece<'a> {
+    span: &'a Span<'a>,
+    token: usize,
+    count: usize,
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = Piece<'a>;
+    #[inline(always)]
+    fn next(&mut self) -> Option<Piece<'a>> {
+        while !self.keys.is_empty() {
+            let (span, rest) = self.spans.split_first()?;
+            let (start, end) = (self.start, self.start + span.tokens);
+            let token = self.keys.start;
+            if token < end {
+                let count = self.keys.end.min(end) - token;
+                self.keys.start += count;
+                return Some(Piece { span, token: token - start, count });
+            }
+            (self.spans, self.start) = (rest, end);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,349 @@
+//! Attention against f64, over everything a call can be.
+
+use half::{bf16, f16};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+use crate::element::{Element, FloatsMut};
+use crate::{Isa, Pool, isa};
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Type {
+    F32,
+    Bf16,
+    F16,
+    Bytes,
+}
+
+const TYPES: [Type; 4] = [Type::F32, Type::Bf16, Type::F16, Type::Bytes];
+
+/// Owned numbers of a cache.
+struct Numbers {
+    kind: Type,
+    floats: Vec<f32>,
+    bf16: Vec<bf16>,
+    f16: Vec<f16>,
+    codes: Vec<i8>,
+    scales: Vec<f32>,
+}
+
+const GROUP: usize = 32;
+
+impl Numbers {
+    fn random(rng: &mut StdRng, kind: Type, count: usize) -> Numbers {
+        let raw: Vec<f32> = (0..count).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let bf16: Vec<bf16> = raw.iter().map(|&x| bf16::from_f32(x)).collect();
+        let f16: Vec<f16> = raw.iter().map(|&x| f16::from_f32(x)).collect();
+        let codes: Vec<i8> = (0..count).map(|_| rng.random_range(-127..=127)).collect();
+        let scales: Vec<f32> =
+            (0..count.div_ceil(GROUP)).map(|_| rng.random_range(0.002..0.01)).collect();
+        Numbers { kind, floats: raw, bf16, f16, codes, scales }
+    }
+
+    fn cells(&self) -> Cells<'_> {
+        match self.kind {
+            Type::F32 => Cells::Floats(Floats::F32(&self.floats)),
+            Type::Bf16 => Cells::Floats(Floats::Bf16(&self.bf16)),
+            Type::F16 => Cells::Floats(Floats::F16(&self.f16)),
+            Type::Bytes => Cells::Bytes { codes: &self.codes, scales: &self.scales, group: GROUP },
+        }
+    }
+
+    fn get(&self, i: usize) -> f64 {
+        f64::from(match self.kind {
+            Type::F32 => self.floats[i],
+            Type::Bf16 => Element::to_f32(self.bf16[i]),
+            Type::F16 => Element::to_f32(self.f16[i]),
+            Type::Bytes => f32::from(self.codes[i]) * self.scales[i / GROUP],
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    heads: usize,
+    kv_heads: usize,
+    dim: usize,
+    value_dim: usize,
+    key_type: Type,
+    value_type: Type,
+    /// Length and remembered tokens (new ones included) of each sequence.
+    segments: Vec<(usize, usize)>,
+    /// Tokens in a page; 0: one buffer.
+    page: usize,
+    causal: bool,
+    window: Option<usize>,
+    softcap: Option<f32>,
+    sinks: bool,
+    /// None, added or kept.
+    mask: u8,
+}
+
+impl Case {
+    fn plain(heads: usize, kv_heads: usize, dim: usize, segments: &[(usize, usize)]) -> Case {
+        Case {
+            heads,
+            kv_heads,
+            dim,
+            value_dim: dim,
+            key_type: Type::Bf16,
+            value_type: Type::Bf16,
+            segments: segments.to_vec(),
+            page: 0,
+            causal: true,
+            window: None,
+            softcap: None,
+            sinks: false,
+            mask: 0,
+        }
+    }
+}
+
+/// One sequence's pages: each `[kv_heads, page, dim]`.
+struct Sequence {
+    page: usize,
+    tokens: usize,
+    keys: Vec<Numbers>,
+    values: Vec<Numbers>,
+}
+
+impl Sequence {
+    fn random(rng: &mut StdRng, case: &Case, tokens: usize) -> Sequence {
+        // A single buffer has room to spare.
+        let page = if case.page == 0 { tokens + 3 } else { case.page };
+        let pages = tokens.div_ceil(page);
+        let mut all = |kind, dim| {
+            (0..pages).map(|_| Numbers::random(rng, kind, case.kv_heads * page * dim)).collect()
+        };
+        let (keys, values) = (all(case.key_type, case.dim), all(case.value_type, case.value_dim));
+        Sequence { page, tokens, keys, values }
+    }
+
+    fn spans(&self, case: &Case) -> Vec<Span<'_>> {
+        let pages = self.keys.iter().zip(&self.values).enumerate();
+        pages
+            .map(|(i, (keys, values))| Span {
+                keys: Stored::new(keys.cells(), self.page, case.dim),
+                values: Stored::new(values.cells(), self.page, case.value_dim),
+                tokens: self.page.min(self.tokens - i * self.page),
+            })
+            .collect()
+    }
+
+    fn get(&self, of: &[Numbers], dim: usize, (head, token, i): (usize, usize, usize)) -> f64 {
+        of[token / self.page].get((head * self.page + token % self.page) * dim + i)
+    }
+}
+
+/// One case on every instruction set, with one thread and with three.
+fn check(case: &Case) {
+    let mut rng = StdRng::seed_from_u64(case.dim as u64 + case.segments.len() as u64);
+    let Case { heads, kv_heads, dim, value_dim, .. } = *case;
+    let sequences: Vec<Sequence> =
+        case.segments.iter().map(|&(_, tokens)| Sequence::random(&mut rng, case, tokens)).collect();
+    let spans: Vec<Vec<Span<'_>>> = sequences.iter().map(|s| s.spans(case)).collect();
+    let mut rows = 0;
+    // Windows drop what is out of sight: the history starts later.
+    let dropped = if case.window.is_some() { 5 } else { 0 };
+    let segments: Vec<Segment<'_>> = case
+        .segments
+        .iter()
+        .zip(&spans)
+        .map(|(&(length, tokens), spans)| {
+            // A row in between belongs to nobody.
+            let row = rows + 1;
+            rows = row + length;
+            let position = dropped + tokens - length;
+            Segment { row, length, position, history_start: dropped, spans }
+        })
+        .collect();
+    let queries: Vec<bf16> =
+        (0..rows * heads * dim).map(|_| bf16::from_f32(rng.random_range(-1.0..1.0))).collect();
+    let sinks: Vec<f32> = (0..heads).map(|_| rng.random_range(-2.0..2.0)).collect();
+    let most = case.segments.iter().map(|s| s.1).max().unwrap_or(0);
+    let added: Vec<f32> = (0..rows * heads * most).map(|_| rng.random_range(-3.0..3.0)).collect();
+    let kept: Vec<u8> = (0..rows * most).map(|_| rng.random_range(0..3)).collect();
+    let mask = match case.mask {
+        0 => None,
+        1 => Some(Mask {
+            cells: MaskCells::Add(Floats::F32(&added)),
+            row_stride: heads * most,
+            head_stride: most,
+        }),
+        _ => Some(Mask { cells: MaskCells::Keep(&kept), row_stride: most, head_stride: 0 }),
+    };
+    let attention = Attention {
+        queries: Heads::new(Floats::Bf16(&queries), rows, heads, dim),
+        kv_heads,
+        value_dim,
+        scale: 1.0 / (dim as f32).sqrt(),
+        causal: case.causal,
+        window: case.window,
+        softcap: case.softcap,
+        sinks: case.sinks.then_some(Floats::F32(&sinks)),
+        mask,
+        segments: &segments,
+    };
+    let want = exact(&attention, &sequences, case, &queries);
+    for threads in [1, 3] {
+        let pool = Pool::new(threads);
+        for isa in isa::available() {
+            let cpu = Cpu { isa, pool: &pool };
+            let mut out = vec![5f32; rows * heads * value_dim];
+            attend(
+                &cpu,
+                &attention,
+                HeadsMut::new(FloatsMut::F32(&mut out), rows, heads, value_dim),
+            );
+            compare(&out, &want, isa, case);
+        }
+    }
+}
+
+fn compare(out: &[f32], want: &[f64], isa: Isa, case: &Case) {
+    for (i, (&got, &want)) in out.iter().zip(want).enumerate() {
+        // Values are within ±1.3, weights sum to 1.
+        let near = (f64::from(got) - want).abs() <= 3e-6;
+        assert!(near, "{} {case:?} at {i}: {got} {want}", isa.name());
+    }
+}
+
+fn exact(
+    attention: &Attention<'_>,
+    sequences: &[Sequence],
+    case: &Case,
+    queries: &[bf16],
+) -> Vec<f64> {
+    let Case { heads, kv_heads, dim, value_dim, .. } = *case;
+    // Rows of nobody stay as they were.
+    let mut out = vec![5f64; attention.queries.rows * heads * value_dim];
+    for (segment, sequence) in attention.segments.iter().zip(sequences) {
+        for (query, head) in (0..segment.length).flat_map(|q| (0..heads).map(move |h| (q, h))) {
+            let (row, kv_head) = (segment.row + query, head * kv_heads / heads);
+            let position = segment.position + query;
+            let score = |token: usize| {
+                let at = segment.history_start + token;
+                let hidden = case.causal && at > position
+                    || case.window.is_some_and(|window| at + window <= position);
+                let mut score: f64 = (0..dim)
+                    .map(|i| {
+                        let q = f64::from(Element::to_f32(queries[(row * heads + head) * dim + i]));
+                        q * sequence.get(&sequence.keys, dim, (kv_head, token, i))
+                    })
+                    .sum();
+                score *= f64::from(attention.scale);
+                if let Some(cap) = case.softcap {
+                    score = f64::from(cap) * (score / f64::from(cap)).tanh();
+                }
+                let mut kept = !hidden;
+                if let Some(mask) = attention.mask {
+                    let at = row * mask.row_stride + head * mask.head_stride + token;
+                    match mask.cells {
+                        MaskCells::Add(floats) => score += f64::from(floats.get(at)),
+                        MaskCells::Keep(bytes) => kept &= bytes[at] != 0,
+                    }
+                }
+                if kept { score.exp() } else { 0.0 }
+            };
+            let weights: Vec<f64> = (0..sequence.tokens).map(score).collect();
+            let mut sum: f64 = weights.iter().sum();
+            sum += attention.sinks.map_or(0.0, |sinks| f64::from(sinks.get(head)).exp());
+            for i in 0..value_dim {
+                let value = |token| sequence.get(&sequence.values, value_dim, (kv_head, token, i));
+                let total: f64 = weights.iter().enumerate().map(|(t, w)| w * value(t)).sum();
+                out[(row * heads + head) * value_dim + i] =
+                    if sum == 0.0 { 0.0 } else { total / sum };
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn decoding() {
+    check(&Case::plain(4, 2, 128, &[(1, 1)]));
+    check(&Case::plain(4, 2, 128, &[(1, 700)]));
+    check(&Case::plain(8, 1, 64, &[(1, 333), (1, 5), (1, 64)]));
+    check(&Case::plain(3, 3, 80, &[(1, 65)]));
+    check(&Case::plain(5, 1, 72, &[(1, 130)]));
+    check(&Case::plain(7, 1, 256, &[(1, 17)]));
+}
+
+#[test]
+fn prefill() {
+    check(&Case::plain(2, 1, 128, &[(150, 150)]));
+    check(&Case::plain(4, 4, 64, &[(100, 230)]));
+    check(&Case::plain(6, 2, 40, &[(33, 33), (1, 50), (9, 200)]));
+    check(&Case::plain(100, 1, 16, &[(3, 70)]));
+}
+
+#[test]
+fn every_type_of_cache_in_buffers_and_pages() {
+    for key_type in TYPES {
+        for value_type in TYPES {
+            for (segments, page) in [(&[(1, 300)][..], 0), (&[(20, 90), (2, 150)], 48)] {
+                let case = Case {
+                    key_type,
+                    value_type,
+                    page,
+                    value_dim: 96,
+                    ..Case::plain(4, 2, 64, segments)
+                };
+                check(&case);
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_caps_sinks_and_masks() {
+    for segments in [&[(1, 300), (1, 7)][..], &[(130, 160), (3, 20)]] {
+        let plain = Case::plain(4, 2, 64, segments);
+        check(&Case { window: Some(50), ..plain.clone() });
+        check(&Case { window: Some(1), ..plain.clone() });
+        check(&Case { softcap: Some(0.5), ..plain.clone() });
+        check(&Case { sinks: true, ..plain.clone() });
+        check(&Case { causal: false, ..plain.clone() });
+        for mask in [1, 2] {
+            check(&Case { mask, causal: false, ..plain.clone() });
+            check(&Case { mask, window: Some(3), sinks: true, ..plain.clone() });
+        }
+    }
+}
+
+#[test]
+fn random_cases() {
+    let mut rng = StdRng::seed_from_u64(77);
+    for _ in 0..40 {
+        let kv_heads = rng.random_range(1..4);
+        let count = rng.random_range(1..5);
+        let segments: Vec<(usize, usize)> = (0..count)
+            .map(|_| {
+                let length = if rng.random() { 1 } else { rng.random_range(1..60) };
+                (length, length + rng.random_range(0..200))
+            })
+            .collect();
+        let bytes = rng.random::<bool>();
+        let width = |rng: &mut StdRng| {
+            if bytes { GROUP * rng.random_range(1..5) } else { 8 * rng.random_range(1..20) }
+        };
+        let types = if bytes { 4 } else { 3 };
+        let case = Case {
+            heads: kv_heads * rng.random_range(1..9),
+            kv_heads,
+            dim: width(&mut rng),
+            value_dim: width(&mut rng),
+            key_type: TYPES[rng.random_range(0..types)],
+            value_type: TYPES[rng.random_range(0..types)],
+            segments,
+            page: if rng.random() { 0 } else { rng.random_range(1..100) },
+            causal: rng.random_range(0..4) > 0,
+            window: rng.random::<bool>().then(|| rng.random_range(1..100)),
+            softcap: rng.random::<bool>().then(|| rng.random_range(0.3..20.0)),
+            sinks: rng.random(),
+            mask: rng.random_range(0..3),
+        };
+        check(&case);
+    }
+}
