@@ -45,12 +45,14 @@ pub async fn server_or_start() -> anyhow::Result<Client> {
     }
 }
 
-/// Only where a server is expected by default: an address that somebody chose is left alone, unless they say so.
+/// Only on this machine: on the usual port, or at an address that nobody else reaches. One that is chosen to be open to
+/// others is opened by hand, unless OLLMLX_AUTOSTART says so.
 pub fn may_start(host: &Host) -> bool {
-    match variable("OLLMLX_AUTOSTART") {
-        None => host.is_default(),
-        Some(_) => switch("OLLMLX_AUTOSTART") && host.is_local() && host.scheme == "http",
-    }
+    let allowed = match variable("OLLMLX_AUTOSTART") {
+        None => host.is_loopback() || host.is_default(),
+        Some(_) => switch("OLLMLX_AUTOSTART") && host.is_local(),
+    };
+    allowed && host.scheme == "http" && host.path.is_empty()
 }
 
 async fn start(client: &Client) -> anyhow::Result<()> {

@@ -73,8 +73,12 @@ impl Host {
 
     /// Whether the address is on this machine (loopback, or all interfaces).
     pub fn is_local(&self) -> bool {
-        self.host == "localhost"
-            || self.ip().is_some_and(|ip| ip.is_loopback() || ip.is_unspecified())
+        self.is_loopback() || self.ip().is_some_and(|ip| ip.is_unspecified())
+    }
+
+    /// Whether only this machine reaches the address.
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.ip().is_some_and(|ip| ip.is_loopback())
     }
 
     /// Whether this is the address used when nobody says anything.
@@ -172,18 +176,20 @@ mod tests {
     }
 
     #[test]
-    fn only_the_usual_address_is_the_default() {
-        for (text, local, default) in [
-            ("", true, true),
-            ("localhost", true, true),
-            ("0.0.0.0", true, true),
-            ("[::1]:11434", true, true),
-            ("127.0.0.1:9", true, false),
-            ("10.0.0.1", false, false),
-            ("https://localhost:11434", true, false),
+    fn who_reaches_an_address() {
+        for (text, local, loopback, default) in [
+            ("", true, true, true),
+            ("localhost", true, true, true),
+            ("0.0.0.0", true, false, true),
+            ("[::1]:11434", true, true, true),
+            ("127.0.0.1:9", true, true, false),
+            ("[::]:9", true, false, false),
+            ("10.0.0.1", false, false, false),
+            ("https://localhost:11434", true, true, false),
         ] {
             let host = Host::parse(text);
-            assert_eq!((host.is_local(), host.is_default()), (local, default), "{text}");
+            let got = (host.is_local(), host.is_loopback(), host.is_default());
+            assert_eq!(got, (local, loopback, default), "{text}");
         }
     }
 }

@@ -9,13 +9,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use scheduler::{OwnBinary, Scheduler};
-use store::Store;
+use store::{Pruned, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::background::LISTENING;
-use crate::client::host::{Host, variable};
+use crate::client::host::{Host, switch, variable};
 use crate::fault::{Told, told};
 use crate::{paths, terminal};
 
@@ -43,12 +43,16 @@ Environment Variables:
       OLLAMA_ORIGINS                A comma separated list of allowed origins
       OLLAMA_LLM_LIBRARY            Use this MLX variant (cpu, metal, cuda-12, cuda-13) only
       OLLAMA_LOAD_TIMEOUT           How long to allow model loads to stall before giving up (default \"5m\")
+      OLLAMA_NOPRUNE                Do not clear away blobs that no model uses at start
+      OLLAMA_GPU_OVERHEAD           Memory to leave to others, in bytes or like \"2GiB\" (default 0)
+      OLLMLX_MEMORY_BYTES           What all models together may take, in bytes or like \"24GiB\"
+                                    (default: most of what is free when the server starts)
       OLLMLX_MLX_PATH               Where to look for MLX first
       OLLMLX_BUILTIN_MODELS         The folder of the models that come with the program
       OLLMLX_ENGINE                 `scripted` answers with fixed words, to try a client without a model";
 
 /// The settings that the first log line tells.
-const SETTINGS: [&str; 14] = [
+const SETTINGS: [&str; 17] = [
     "OLLAMA_DEBUG",
     "OLLAMA_HOST",
     "OLLAMA_CONTEXT_LENGTH",
@@ -60,6 +64,9 @@ const SETTINGS: [&str; 14] = [
     "OLLAMA_ORIGINS",
     "OLLAMA_LLM_LIBRARY",
     "OLLAMA_LOAD_TIMEOUT",
+    "OLLAMA_NOPRUNE",
+    "OLLAMA_GPU_OVERHEAD",
+    "OLLMLX_MEMORY_BYTES",
     "OLLMLX_MLX_PATH",
     "OLLMLX_BUILTIN_MODELS",
     "OLLMLX_ENGINE",
@@ -89,6 +96,9 @@ async fn serve(host: &Host, background: bool) -> anyhow::Result<()> {
         builtin = ?store.builtin_root(),
         "store"
     );
+    if !switch("OLLAMA_NOPRUNE") {
+        prune(&store);
+    }
     let scheduler = Scheduler::new(scheduler::Config::from_env(), Arc::new(OwnBinary::current()?));
     let server = api::Server::new(api::Config::from_env(), store, scheduler);
     let shutdown = signals(background)?;
@@ -104,6 +114,17 @@ async fn serve(host: &Host, background: bool) -> anyhow::Result<()> {
     server.serve(listener, shutdown).await?;
     tracing::info!("the server has ended");
     Ok(())
+}
+
+/// A store that cannot be written is none to clear.
+fn prune(store: &Store) {
+    match store.prune(Store::PRUNE_AGE) {
+        Ok(Pruned { files: 0, .. }) => {}
+        Ok(Pruned { files, bytes }) => {
+            tracing::info!(files, bytes, "cleared away what no model uses");
+        }
+        Err(error) => tracing::warn!(%error, "what no model uses stays in the store"),
+    }
 }
 
 async fn bind(host: &Host) -> Result<(TcpListener, SocketAddr), Told> {

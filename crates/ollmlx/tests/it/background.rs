@@ -30,7 +30,6 @@ fn home() -> Home {
     let mut home = Home::new();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     home.set("OLLAMA_HOST", &free.to_string());
-    home.set("OLLMLX_AUTOSTART", "1");
     home
 }
 
@@ -125,6 +124,10 @@ fn only_run_starts_one_and_not_where_it_was_not_asked_for() {
     let mut home = home();
     let off = "Error: could not connect to ollmlx server, run 'ollmlx serve' to start it\n";
     home.run(&["list"]).expect(1, "", off);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    home.set("OLLAMA_HOST", &format!("0.0.0.0:{port}"));
+    home.run(&["run", "m", "hi"]).expect(1, "", off);
+    home.set("OLLAMA_HOST", &format!("127.0.0.1:{port}"));
     home.set("OLLMLX_AUTOSTART", "0");
     home.run(&["run", "m", "hi"]).expect(1, "", off);
 }

@@ -29,7 +29,6 @@ fn a_folder_becomes_a_model() {
     let show = |flag: &str| home.run(&["show", flag, "tiny"]).stdout;
     assert_eq!(show("--system"), "You are terse.");
     assert_eq!(show("--license"), "MIT\n");
-    assert!(show("--template").starts_with("{{- if .System }}<|im_start|>system\n"));
     let modelfile = show("--modelfile");
     assert!(modelfile.contains("\nFROM tiny:latest\n"), "{modelfile}");
     assert!(modelfile.contains("\nMESSAGE assistant hello\n"), "{modelfile}");

@@ -29,7 +29,7 @@ const NOT_REPLAYED: [(&str, &str); 14] = [
     ("create-again", GGUF),
     ("create-quantize", GGUF),
     ("create-quantize-bad", GGUF),
-    ("create-bad-template", "templates are not checked before they are used"),
+    ("create-bad-template", "templates are refused for safetensors models, one of which stands in"),
     ("show", OTHER_MODEL),
     ("show-verbose", OTHER_MODEL),
     ("show-modelfile", OTHER_MODEL),
@@ -69,6 +69,8 @@ fn goldens() -> Vec<Golden> {
 fn transcripts() {
     let listed: BTreeMap<&str, &str> = NOT_REPLAYED.into_iter().collect();
     let mut home = Home::new();
+    // Recorded without a server means without one.
+    home.set("OLLMLX_AUTOSTART", "0");
     let server = Server::start(&mut home);
     let checkpoint = checkpoint(&home.path(""));
     std::fs::create_dir(home.path("work")).unwrap();
@@ -133,10 +135,25 @@ fn replay(golden: &Golden, home: &Home, address: &str, checkpoint: &Path) -> Res
 fn make_good(name: &str, home: &Home) {
     let done = match name {
         "create-quantize" => home.run(&["cp", "tiny", "tinyq4"]),
-        "create-bad-template" => home.run(&["rm", "x"]),
+        "create" => return create_with_template(home),
         _ => return,
     };
     assert_eq!(done.code, Some(0), "{name}: {done}");
+}
+
+/// A template is refused for what stands in for the GGUF file, so it is put beside it by hand.
+fn create_with_template(home: &Home) {
+    let text = std::fs::read_to_string(home.path("work/Modelfile")).unwrap();
+    let (head, rest) = text.split_once("TEMPLATE \"\"\"").unwrap();
+    let (template, tail) = rest.split_once("\"\"\"\n").unwrap();
+    let file = home.write("work/Plain", &format!("{head}{tail}"));
+    let done = home.run(&["create", "tiny", "-f", file.to_str().unwrap()]);
+    assert_eq!(done.code, Some(0), "{done}");
+    let store = store::Store::open(home.path(".ollama/models"), None).unwrap();
+    let name = store::Name::parse("tiny").unwrap();
+    let base = store::Recipe::from_model(&store.model(&name).unwrap());
+    let recipe = store::Recipe { template: Some(template.to_owned()), ..base };
+    store.create(&name, recipe, &mut |_| {}).unwrap();
 }
 
 /// Both outputs, with what is so by chance replaced.

@@ -5,6 +5,7 @@ use crate::support::{Home, Server, checkpoint};
 fn check(arguments: &[&str], stderr: &str) {
     let mut home = Home::new();
     home.set("OLLAMA_HOST", "127.0.0.1:9");
+    home.set("OLLMLX_AUTOSTART", "0");
     home.run(arguments).expect(1, "", stderr);
 }
 

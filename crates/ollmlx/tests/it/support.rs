@@ -260,14 +260,8 @@ pub fn checkpoint(below: &Path) -> PathBuf {
 
 const CHECKPOINT: &str = "llama";
 
-/// A Modelfile like the one that the recorded transcripts were made with.
+/// A Modelfile like the one that the recorded transcripts were made with, but for its template.
 pub const MODELFILE: &str = "\
-TEMPLATE \"\"\"{{- if .System }}<|im_start|>system
-{{ .System }}<|im_end|>
-{{ end }}{{- range .Messages }}<|im_start|>{{ .Role }}
-{{ .Content }}<|im_end|>
-{{ end }}<|im_start|>assistant
-\"\"\"
 PARAMETER temperature 0
 PARAMETER seed 1
 SYSTEM You are terse.

@@ -59,6 +59,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let modelfile = Modelfile::parse(&text)?;
     let gathering = progress.spinner("gathering model components");
     let recipe = Recipe::of(&modelfile, &folder)?;
+    recipe.check_template()?;
     progress.stop(gathering);
     for warning in &recipe.warnings {
         note_line(warning);

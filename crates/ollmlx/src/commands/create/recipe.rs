@@ -4,7 +4,9 @@ use std::path::{Component, Path, PathBuf};
 
 use protocol::{OptionError, Options};
 use serde_json::{Map, Value, json};
-use store::modelfile::{Command, DEPRECATED_PARAMETERS, Modelfile};
+use store::modelfile::{
+    Command, DEPRECATED_PARAMETERS, Modelfile, PLAIN_TEMPLATE, TEMPLATE_HINT, TEMPLATE_UNSUPPORTED,
+};
 
 use super::sources::Sources;
 use crate::client::host::variable;
@@ -76,6 +78,17 @@ impl Recipe {
             body.insert("license".to_owned(), json!(self.licenses));
         }
         body
+    }
+
+    /// What the server would refuse when the files are there, which may take a while.
+    pub fn check_template(&self) -> Result<(), Told> {
+        let template = self.words.get("template").and_then(Value::as_str).map(str::trim);
+        let refused = template.is_some_and(|text| !text.is_empty() && text != PLAIN_TEMPLATE);
+        let checkpoint = self.files.named().iter().any(|(name, _)| name.ends_with(".safetensors"));
+        match refused && checkpoint {
+            true => Err(told(TEMPLATE_UNSUPPORTED).hint(TEMPLATE_HINT)),
+            false => Ok(()),
+        }
     }
 
     /// The files, by the request's word for them.

@@ -60,7 +60,7 @@ Environment Variables:
       OLLAMA_EDITOR                 Path to editor for interactive prompt editing (Ctrl+G)
       OLLAMA_HOST                   IP Address for the server (default 127.0.0.1:11434)
       OLLAMA_NOHISTORY              Do not preserve readline history
-      OLLMLX_AUTOSTART              0: start no server in the background; 1: also at another address";
+      OLLMLX_AUTOSTART              0: start no server in the background; 1: also one open to others";
 
 /// Longest prompt on standard input. Price: memory, here and in the server.
 const PROMPT_BYTES_MAX: u64 = 256 << 20;
