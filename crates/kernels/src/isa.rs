@@ -88,6 +88,16 @@ impl Isa {
         (Isa::Avx2..=Isa::Amx).contains(&self)
     }
 
+    /// Lanes of 32 bits in the registers used.
+    pub fn lanes(self) -> usize {
+        match self {
+            Isa::Scalar => 1,
+            Isa::Avx2 | Isa::AvxVnni => 8,
+            Isa::Neon | Isa::Dotprod | Isa::I8mm => 4,
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => 16,
+        }
+    }
+
     /// `vdpbf16ps` may be used.
     pub fn has_avx512_bf16(self) -> bool {
         (Isa::Avx512Bf16..=Isa::Amx).contains(&self)

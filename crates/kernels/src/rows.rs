@@ -97,17 +97,21 @@ pub(crate) unsafe fn widen(isa: Isa, row: Floats<'_>, to: &mut [f32]) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn widen_avx2(row: Floats<'_>, to: &mut [f32]) {
-    widen_with(row, to);
+    // SAFETY: the caller's promise.
+    unsafe { widen_with(row, to) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn widen_avx512(row: Floats<'_>, to: &mut [f32]) {
-    widen_with(row, to);
+    // SAFETY: the caller's promise.
+    unsafe { widen_with(row, to) }
 }
 
+/// # Safety
+/// None of its own; it is called as the others are.
 #[inline(always)]
-fn widen_with(row: Floats<'_>, to: &mut [f32]) {
+unsafe fn widen_with(row: Floats<'_>, to: &mut [f32]) {
     match row {
         Floats::F32(row) => to.copy_from_slice(row),
         Floats::Bf16(row) => to.iter_mut().zip(row).for_each(|(to, x)| *to = Element::to_f32(*x)),
@@ -163,6 +167,10 @@ unsafe fn write_as<T: Narrow>(isa: Isa, values: &[f32], to: *mut T) {
             if isa.has_avx2() {
                 return write_avx2(values, to);
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if isa.has_neon() {
+            return write_with::<crate::simd::neon::Neon, T>(values, to);
         }
         let _ = isa;
         for (i, &value) in values.iter().enumerate() {

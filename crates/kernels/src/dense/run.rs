@@ -111,6 +111,8 @@ impl Loops {
             loops.many = many::pairs::many;
             loops.pairs = true;
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (&mut loops, x);
         Some(loops)
     }
 
@@ -119,7 +121,7 @@ impl Loops {
             few: few::entry::<C>(isa)?,
             pack: many::pack_entry::<C>(isa)?,
             many: many::entry::<AsF32>(isa)?,
-            lanes: if isa.has_avx512() { 16 } else { 8 },
+            lanes: isa.lanes(),
             pairs: false,
         })
     }

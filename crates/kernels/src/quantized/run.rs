@@ -113,18 +113,18 @@ impl Loops {
     }
 
     fn of<C: Codec>(isa: Isa) -> Option<Loops> {
-        // The byte products without VNNI want codes of 8 bits signed.
-        let direct = !matches!(isa, Isa::Avx2 | Isa::Avx512);
-        let signed = C::MAX == 255 && !direct;
+        // Only VNNI takes codes of 8 bits as they are, and only AVX without it adds in 16 bits.
+        let pairs = matches!(isa, Isa::Avx2 | Isa::Avx512);
+        let signed = C::MAX == 255 && (pairs || isa.has_neon());
         Some(Loops {
             few: few::entry::<C>(isa)?,
             pack: many::pack_entry::<C>(isa)?,
             many: many::entry::<C>(isa)?,
             planes: C::PLANES,
-            lanes: if isa.has_avx512() { 16 } else { 8 },
+            lanes: isa.lanes(),
             shift: if signed { 128.0 } else { -C::OFFSET },
             factor: if C::OFFSET == 0.0 { 1.0 } else { 0.5 },
-            steps: if direct || signed { 8 } else { pair_steps(C::MAX) },
+            steps: if pairs && !signed { pair_steps(C::MAX) } else { 8 },
         })
     }
 }

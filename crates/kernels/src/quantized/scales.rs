@@ -83,6 +83,10 @@ pub(crate) unsafe fn prepare(isa: Isa, args: &Prepare<'_>, scales: *mut f32, bia
                 return prepare_avx2(args, scales, biases);
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        if isa.has_neon() {
+            return prepare_with::<crate::simd::neon::Neon>(args, scales, biases);
+        }
         let _ = isa;
         prepare_slowly(args, 0, scales, biases);
     }

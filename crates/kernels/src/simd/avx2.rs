@@ -154,10 +154,6 @@ impl Simd for Avx2 {
         unsafe { _mm256_and_si256(a, b) }
     }
     #[inline(always)]
-    unsafe fn xor(a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_xor_si256(a, b) }
-    }
-    #[inline(always)]
     unsafe fn shift_right<const BITS: u32>(v: __m256i) -> __m256i {
         unsafe {
             match BITS {
@@ -273,7 +269,7 @@ impl Dot<Avx2> for Signed {
     const STEPS: usize = 8;
     #[inline(always)]
     unsafe fn prepare(codes: __m256i) -> __m256i {
-        unsafe { Avx2::xor(codes, _mm256_set1_epi8(-128)) }
+        unsafe { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) }
     }
     #[inline(always)]
     unsafe fn start() -> __m256i {

@@ -149,10 +149,6 @@ impl Simd for Avx512 {
         unsafe { _mm512_and_si512(a, b) }
     }
     #[inline(always)]
-    unsafe fn xor(a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_xor_si512(a, b) }
-    }
-    #[inline(always)]
     unsafe fn shift_right<const BITS: u32>(v: __m512i) -> __m512i {
         unsafe { _mm512_srli_epi16::<BITS>(v) }
     }
@@ -271,7 +267,7 @@ impl Dot<Avx512> for Signed {
     const STEPS: usize = 8;
     #[inline(always)]
     unsafe fn prepare(codes: __m512i) -> __m512i {
-        unsafe { Avx512::xor(codes, _mm512_set1_epi8(-128)) }
+        unsafe { _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) }
     }
     #[inline(always)]
     unsafe fn start() -> __m512i {

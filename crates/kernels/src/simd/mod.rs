@@ -11,6 +11,8 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 
 /// A vector unit. `F` is `LANES` f32, `I` is `LANES` i32, `B` is four times as many bytes.
 #[allow(clippy::missing_safety_doc)]
@@ -55,7 +57,6 @@ pub(crate) trait Simd: Copy + 'static {
     /// Every lane gets the four bytes at `p`.
     unsafe fn splat_dword(p: *const u8) -> Self::B;
     unsafe fn and(a: Self::B, b: Self::B) -> Self::B;
-    unsafe fn xor(a: Self::B, b: Self::B) -> Self::B;
     /// Shifts 16-bit units to the right by 2, 4 or 6.
     unsafe fn shift_right<const BITS: u32>(v: Self::B) -> Self::B;
     /// Sixteen bytes repeated in every 128 bits.
@@ -88,11 +89,14 @@ pub(crate) trait Dot<V: Simd>: 'static {
     unsafe fn widen(sum: Self::S) -> V::I;
 }
 
-/// `vpdpbusd` and its like: any code, straight into 32 bits.
+/// `vpdpbusd`: any code, straight into 32 bits.
+#[cfg(target_arch = "x86_64")]
 pub(crate) struct Direct;
 /// Without it: pairs are added in 16 bits, `STEPS` times while codes are small enough.
+#[cfg(target_arch = "x86_64")]
 pub(crate) struct Pairs<const STEPS: usize>;
 /// Without it, for codes of 8 bits: shifted to be signed, and the sign moved to the other side.
+#[cfg(target_arch = "x86_64")]
 pub(crate) struct Signed;
 
 /// How often [`Pairs`] can add products of codes up to `max`.
@@ -181,7 +185,36 @@ macro_rules! entry_points {
                     _ => None,
                 }
             }
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            {
+                use $crate::simd::neon::{Mull, Neon, Sdot};
+                #[target_feature(enable = "neon")]
+                unsafe fn neon<$C: $bound>($($arg: $type),*) {
+                    // SAFETY: the caller's promise, and the features are enabled here.
+                    unsafe {
+                        match $C::MAX {
+                            255 => $body::<Neon, Mull<128>, $C>($($arg),*),
+                            _ => $body::<Neon, Mull<0>, $C>($($arg),*),
+                        }
+                    }
+                }
+                #[target_feature(enable = "neon,dotprod")]
+                unsafe fn dotprod<$C: $bound>($($arg: $type),*) {
+                    // SAFETY: as above.
+                    unsafe {
+                        match $C::MAX {
+                            255 => $body::<Neon, Sdot<128>, $C>($($arg),*),
+                            _ => $body::<Neon, Sdot<0>, $C>($($arg),*),
+                        }
+                    }
+                }
+                match isa {
+                    $crate::Isa::Neon => Some(neon::<$C>),
+                    $crate::Isa::Dotprod | $crate::Isa::I8mm => Some(dotprod::<$C>),
+                    _ => None,
+                }
+            }
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
             {
                 let _ = isa;
                 None
@@ -214,7 +247,16 @@ macro_rules! float_entry_points {
                     _ => None,
                 }
             }
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            {
+                #[target_feature(enable = "neon")]
+                unsafe fn neon<$C: $bound>($($arg: $type),*) {
+                    // SAFETY: the caller's promise, and the features are enabled here.
+                    unsafe { $body::<$crate::simd::neon::Neon, $C>($($arg),*) }
+                }
+                isa.has_neon().then_some(neon::<$C>)
+            }
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
             {
                 let _ = isa;
                 None

@@ -1,0 +1,300 @@
+//! 128-bit NEON registers, and `sdot` where the processor has it.
+
+use std::arch::aarch64::*;
+
+use super::{Dot, Simd, Spread};
+
+#[derive(Clone, Copy)]
+pub(crate) struct Neon;
+
+// SAFETY, for all of it: see the module above.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Neon {
+    const LANES: usize = 4;
+    type F = float32x4_t;
+    type I = int32x4_t;
+    type B = uint8x16_t;
+
+    #[inline(always)]
+    unsafe fn zero() -> float32x4_t {
+        unsafe { vdupq_n_f32(0.0) }
+    }
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> float32x4_t {
+        unsafe { vdupq_n_f32(value) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> float32x4_t {
+        unsafe { vld1q_f32(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: float32x4_t) {
+        unsafe { vst1q_f32(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: float32x4_t) {
+        unsafe {
+            let bits = vreinterpretq_u32_f32(v);
+            let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
+            let rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+            let quiet = vorrq_u32(bits, vdupq_n_u32(0x40_0000));
+            let number = vceqq_f32(v, v);
+            vst1_u16(p, vshrn_n_u32::<16>(vbslq_u32(number, rounded, quiet)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u16, v: float32x4_t) {
+        unsafe {
+            let mut floats = [0f32; 4];
+            vst1q_f32(floats.as_mut_ptr(), v);
+            for (i, &value) in floats.iter().enumerate() {
+                *p.add(i) = half::f16::from_f32(value).to_bits();
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> float32x4_t {
+        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p))) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> float32x4_t {
+        unsafe {
+            // The fields are moved up and the exponent's offset corrected, as in `Element::to_f32`.
+            let bits = vmovl_u16(vld1_u16(p));
+            let magnitude = vshlq_n_u32::<13>(vandq_u32(bits, vdupq_n_u32(0x7fff)));
+            let offset = vreinterpretq_f32_u32(vdupq_n_u32(0x7780_0000));
+            let finite = vreinterpretq_u32_f32(vmulq_f32(vreinterpretq_f32_u32(magnitude), offset));
+            let special = vorrq_u32(magnitude, vdupq_n_u32(0x7f80_0000));
+            let large = vcgeq_u32(magnitude, vdupq_n_u32(0x0f80_0000));
+            let sign = vshlq_n_u32::<16>(vandq_u32(bits, vdupq_n_u32(0x8000)));
+            vreinterpretq_f32_u32(vorrq_u32(vbslq_u32(large, special, finite), sign))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_e4m3(p: *const u8) -> float32x4_t {
+        unsafe {
+            let bits = vdupq_n_u32(p.cast::<u32>().read_unaligned());
+            let bits = vshlq_u32(bits, vld1q_s32([0, -8, -16, -24].as_ptr()));
+            let magnitude = vshlq_n_u32::<20>(vandq_u32(bits, vdupq_n_u32(0x7f)));
+            // 2^120 corrects the exponent, less the 256 that the trait asks for.
+            let offset = vreinterpretq_f32_u32(vdupq_n_u32(0x7780_0000));
+            let value = vmulq_f32(vreinterpretq_f32_u32(magnitude), offset);
+            let sign = vshlq_n_u32::<24>(vandq_u32(bits, vdupq_n_u32(0x80)));
+            vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(value), sign))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_e8m0(p: *const u8) -> float32x4_t {
+        unsafe {
+            let bytes = vdupq_n_u32(p.cast::<u32>().read_unaligned());
+            let bytes = vshlq_u32(bytes, vld1q_s32([0, -8, -16, -24].as_ptr()));
+            let power = vshlq_n_u32::<23>(vandq_u32(bytes, vdupq_n_u32(0xff)));
+            vreinterpretq_f32_u32(vmaxq_u32(power, vdupq_n_u32(0x40_0000)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vmulq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        unsafe { vfmaq_f32(c, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sum(v: float32x4_t) -> f32 {
+        unsafe { vaddvq_f32(v) }
+    }
+    #[inline(always)]
+    unsafe fn sums(v: [float32x4_t; 4]) -> [f32; 4] {
+        unsafe {
+            let all = vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3]));
+            let mut sums = [0f32; 4];
+            vst1q_f32(sums.as_mut_ptr(), all);
+            sums
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        unsafe {
+            std::arch::asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(nostack, preserves_flags, readonly));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn expand(p: *const f32, index: int32x4_t) -> float32x4_t {
+        unsafe {
+            let bytes = vmulq_n_u32(vreinterpretq_u32_s32(index), 0x0404_0404);
+            let bytes = vaddq_u32(bytes, vdupq_n_u32(0x0302_0100));
+            let table = vreinterpretq_u8_f32(vld1q_f32(p));
+            vreinterpretq_f32_u8(vqtbl1q_u8(table, vreinterpretq_u8_u32(bytes)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_ints(p: *const i32) -> int32x4_t {
+        unsafe { vld1q_s32(p) }
+    }
+    #[inline(always)]
+    unsafe fn zero_ints() -> int32x4_t {
+        unsafe { vdupq_n_s32(0) }
+    }
+    #[inline(always)]
+    unsafe fn add_ints(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        unsafe { vaddq_s32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(v: int32x4_t) -> float32x4_t {
+        unsafe { vcvtq_f32_s32(v) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> uint8x16_t {
+        unsafe { vld1q_u8(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, v: uint8x16_t) {
+        unsafe { vst1q_u8(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn splat_byte(value: u8) -> uint8x16_t {
+        unsafe { vdupq_n_u8(value) }
+    }
+    #[inline(always)]
+    unsafe fn splat_dword(p: *const u8) -> uint8x16_t {
+        unsafe { vreinterpretq_u8_u32(vdupq_n_u32(p.cast::<u32>().read_unaligned())) }
+    }
+    #[inline(always)]
+    unsafe fn and(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t {
+        unsafe { vandq_u8(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const BITS: u32>(v: uint8x16_t) -> uint8x16_t {
+        unsafe {
+            let v = vreinterpretq_u16_u8(v);
+            vreinterpretq_u8_u16(match BITS {
+                2 => vshrq_n_u16::<2>(v),
+                4 => vshrq_n_u16::<4>(v),
+                _ => vshrq_n_u16::<6>(v),
+            })
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_table(p: *const u8) -> uint8x16_t {
+        unsafe { vld1q_u8(p) }
+    }
+    #[inline(always)]
+    unsafe fn look_up(table: uint8x16_t, index: uint8x16_t) -> uint8x16_t {
+        unsafe { vqtbl1q_u8(table, index) }
+    }
+    #[inline(always)]
+    unsafe fn spread<const BITS: usize>(p: *const u8) -> uint8x16_t {
+        unsafe {
+            let v = vld1q_u8(p);
+            let table = const { Spread::new(BITS) };
+            let part = |i: usize| {
+                let pairs = vqtbl1q_u8(v, vld1q_u8(table.shuffle[i].as_ptr()));
+                let factor = vld1q_u16(table.factor[i].as_ptr());
+                let top = vmulq_u16(vreinterpretq_u16_u8(pairs), factor);
+                vmovn_u16(match BITS {
+                    3 => vshrq_n_u16::<13>(top),
+                    5 => vshrq_n_u16::<11>(top),
+                    _ => vshrq_n_u16::<10>(top),
+                })
+            };
+            vcombine_u8(part(0), part(1))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(rows: *mut uint8x16_t) {
+        unsafe { Self::transpose_floats(rows.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn transpose_floats(rows: *mut float32x4_t) {
+        unsafe {
+            let r: [float32x4_t; 4] = std::array::from_fn(|i| *rows.add(i));
+            let low = |a, b| vreinterpretq_f64_f32(vtrn1q_f32(a, b));
+            let high = |a, b| vreinterpretq_f64_f32(vtrn2q_f32(a, b));
+            let (a, b) = (low(r[0], r[1]), low(r[2], r[3]));
+            let (c, d) = (high(r[0], r[1]), high(r[2], r[3]));
+            *rows = vreinterpretq_f32_f64(vtrn1q_f64(a, b));
+            *rows.add(1) = vreinterpretq_f32_f64(vtrn1q_f64(c, d));
+            *rows.add(2) = vreinterpretq_f32_f64(vtrn2q_f64(a, b));
+            *rows.add(3) = vreinterpretq_f32_f64(vtrn2q_f64(c, d));
+        }
+    }
+}
+
+/// `sdot`; codes of 8 bits are shifted by 128 to be signed.
+pub(crate) struct Sdot<const SHIFT: u8>;
+
+/// Products in 16 bits, added in pairs; codes as in [`Sdot`].
+pub(crate) struct Mull<const SHIFT: u8>;
+
+#[inline(always)]
+fn shifted<const SHIFT: u8>(codes: uint8x16_t) -> uint8x16_t {
+    if SHIFT == 0 {
+        return codes;
+    }
+    // SAFETY: NEON is part of every arm64.
+    unsafe { veorq_u8(codes, vdupq_n_u8(SHIFT)) }
+}
+
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl<const SHIFT: u8> Dot<Neon> for Sdot<SHIFT> {
+    type S = int32x4_t;
+    const STEPS: usize = 8;
+    #[inline(always)]
+    unsafe fn prepare(codes: uint8x16_t) -> uint8x16_t {
+        shifted::<SHIFT>(codes)
+    }
+    #[inline(always)]
+    unsafe fn start() -> int32x4_t {
+        unsafe { vdupq_n_s32(0) }
+    }
+    #[inline(always)]
+    unsafe fn dot(sum: int32x4_t, codes: uint8x16_t, x: uint8x16_t) -> int32x4_t {
+        let mut sum = sum;
+        unsafe {
+            std::arch::asm!(
+                ".arch_extension dotprod",
+                "sdot {sum:v}.4s, {codes:v}.16b, {x:v}.16b",
+                sum = inout(vreg) sum,
+                codes = in(vreg) codes,
+                x = in(vreg) x,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        sum
+    }
+    #[inline(always)]
+    unsafe fn widen(sum: int32x4_t) -> int32x4_t {
+        sum
+    }
+}
+
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl<const SHIFT: u8> Dot<Neon> for Mull<SHIFT> {
+    type S = int32x4_t;
+    const STEPS: usize = 8;
+    #[inline(always)]
+    unsafe fn prepare(codes: uint8x16_t) -> uint8x16_t {
+        shifted::<SHIFT>(codes)
+    }
+    #[inline(always)]
+    unsafe fn start() -> int32x4_t {
+        unsafe { vdupq_n_s32(0) }
+    }
+    #[inline(always)]
+    unsafe fn dot(sum: int32x4_t, codes: uint8x16_t, x: uint8x16_t) -> int32x4_t {
+        unsafe {
+            let (codes, x) = (vreinterpretq_s8_u8(codes), vreinterpretq_s8_u8(x));
+            let low = vmull_s8(vget_low_s8(codes), vget_low_s8(x));
+            let high = vmull_high_s8(codes, x);
+            vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn widen(sum: int32x4_t) -> int32x4_t {
+        sum
+    }
+}
