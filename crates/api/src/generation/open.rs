@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{Event, Failure, FailureKind, ModelFiles, Request};
+use protocol::{Event, Failure, FailureKind, ModelFiles, Request, Usage};
 use scheduler::{EventStream, Lease, Want};
 use store::modelfile::PLAIN_TEMPLATE;
 use store::{Capability, ConfigFacts, Model};
@@ -27,7 +27,13 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn next(&mut self) -> Option<Event> {
-        self.events.next().await
+        let event = self.events.next().await;
+        if let Some(Event::Finished(usage)) = &event {
+            // What an answer does not tell in most dialects.
+            let Usage { prompt_tokens, cached_tokens, generated_tokens, .. } = usage;
+            tracing::debug!(prompt_tokens, cached_tokens, generated_tokens, "finished");
+        }
+        event
     }
 }
 

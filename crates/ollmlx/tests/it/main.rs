@@ -6,11 +6,14 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 mod background;
+mod checkpoints;
 mod conversation;
 mod creating;
 mod doctor;
 mod goldens;
+mod http;
 mod mistakes;
+mod pocket;
 mod processes;
 mod running;
 mod support;

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,6 +32,14 @@ impl Home {
         home.set("OLLMLX_BUILTIN_MODELS", &nothing);
         home.set("OLLMLX_ENGINE", "scripted");
         home.set("TERM", "dumb");
+        home
+    }
+
+    /// With the engine itself, and `pocket` as it comes with the program. Needs MLX; `cargo xtask mlx` makes it.
+    pub fn real() -> Home {
+        let mut home = Home::new();
+        home.set("OLLMLX_ENGINE", "");
+        home.set("OLLMLX_BUILTIN_MODELS", shipped().to_str().unwrap());
         home
     }
 
@@ -61,6 +69,22 @@ impl Home {
     pub fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Done {
         finish(self.command(arguments), "")
     }
+}
+
+/// A store with `pocket` in it, made once for all tests.
+fn shipped() -> &'static Path {
+    static SHIPPED: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let made = || {
+        let home = Home::new();
+        let store = tempfile::tempdir().unwrap();
+        let pocket = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pocket");
+        let words =
+            ["bundle".as_ref(), pocket.as_os_str(), store.path().as_os_str(), "pocket".as_ref()];
+        let done = home.run(&words);
+        assert_eq!(done.code, Some(0), "{done}");
+        store
+    };
+    SHIPPED.get_or_init(made).path()
 }
 
 /// What a process that has ended left behind.
@@ -256,6 +280,21 @@ pub fn checkpoint(below: &Path) -> PathBuf {
     let folder = below.join("checkpoint");
     fixtures::materialise(&fixtures::arch(CHECKPOINT), &folder).unwrap();
     folder
+}
+
+/// A folder with a reference checkpoint in it, named after the fixture.
+pub fn fixture(home: &Home, name: &str) -> PathBuf {
+    let folder = home.path(name);
+    fixtures::materialise(&fixtures::arch(name), &folder).unwrap();
+    folder
+}
+
+/// `create` in a folder, without a Modelfile.
+#[track_caller]
+pub fn create_in(home: &Home, folder: &Path, name: &str) -> Done {
+    let mut command = home.command(&["create", name]);
+    command.current_dir(folder);
+    finish(command, "")
 }
 
 const CHECKPOINT: &str = "llama";
