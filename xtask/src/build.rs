@@ -93,8 +93,3 @@ pub fn ollmlx(args: &[String]) -> anyhow::Result<ExitCode> {
     let status = Command::new(program).args(args).status()?;
     Ok(status.code().map_or(ExitCode::FAILURE, |code| ExitCode::from(code as u8)))
 }
-
-/// `cargo xtask bench …` is `ollmlx bench …` of the release build.
-pub fn bench(args: &[String]) -> anyhow::Result<()> {
-    must(Command::new(program()?).arg("bench").args(args))
-}

@@ -2,6 +2,7 @@
 //! python3 with pip; what is missing is named with the package that holds it. Small on purpose: on a fresh machine this is
 //! compiled before anything else.
 
+mod bench;
 mod build;
 mod mlx;
 mod pocket;
@@ -49,9 +50,7 @@ const COMMANDS: &[Command] = &[
         run: |args| done(tidy::run(args)),
     },
     Command {
-        name: "bench",
-        about: "measurements: bench step [--config NAME] …",
-        run: |args| done(build::bench(args)),
+        name: "bench", about: "measurements: bench step [--config NAME] …", run: bench::run
     },
     Command {
         name: "pocket",

@@ -5,6 +5,11 @@
 //! panics all the same, the thread that made the node gets an error from its next `eval` or reading; the panic does not
 //! pass through MLX, whose streams do not survive many errors.
 
+pub(crate) mod products;
+mod values;
+
+pub use products::with_portable_products;
+
 use crate::array::Vector;
 use crate::device::stream_for;
 use crate::ffi::{OLLMLX_DONATED, OLLMLX_FRESH, OLLMLX_SHARED, ollmlx_buffer, ollmlx_output};

@@ -33,8 +33,8 @@ pub use error::{EvalError, GraphError, OpenError, catch};
 pub use open::{Attempt, Library, Opened, Outcome, Report, open, report};
 pub use ops::{
     Conv, Mode, Pad, Quantized, addmm, arange, array_equal, concatenate, conv1d, conv2d, conv3d,
-    dequantize, einsum, eye, full, gather_mm, gather_qmm, linspace, ones, quantize,
-    quantized_matmul, stack, tri, where_, zeros,
+    dequantize, einsum, eye, full, gather_mm, gather_qmm, linear, linspace, ones, quantize,
+    quantized_linear, quantized_matmul, stack, tri, where_, zeros,
 };
 pub use selftest::{Check, selftest};
 

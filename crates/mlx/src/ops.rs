@@ -15,7 +15,7 @@ pub use arithmetic::where_;
 pub use creation::{arange, eye, full, linspace, ones, tri, zeros};
 pub use products::{
     Conv, Mode, Quantized, addmm, conv1d, conv2d, conv3d, dequantize, einsum, gather_mm,
-    gather_qmm, quantize, quantized_matmul,
+    gather_qmm, linear, quantize, quantized_linear, quantized_matmul,
 };
 pub use reductions::array_equal;
 pub use shape::{Pad, concatenate, stack};

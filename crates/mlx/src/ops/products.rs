@@ -1,7 +1,7 @@
 //! Matrix products, dense, gathered and quantised, and convolutions.
 
 use super::{op, op_list, op_options, raw_or_null};
-use crate::{Array, Dtype};
+use crate::{Array, Dtype, cpu};
 use std::ffi::CStr;
 
 /// How quantised weights are encoded.
@@ -112,6 +112,20 @@ pub fn gather_mm(
 ) -> Array {
     let (l, r) = (raw_or_null(lhs), raw_or_null(rhs));
     op_options!(mlx_gather_mm, [Some(a), Some(b), lhs, rhs], a.raw(), b.raw(), l, r, sorted)
+}
+
+/// x · weightᵀ for each of `weights`, `[out, in]`. On the CPU the reading of `x` and the waking of threads are paid once.
+#[track_caller]
+pub fn linear(x: &Array, weights: &[&Array]) -> Vec<Array> {
+    cpu::products::dense(x, weights)
+        .unwrap_or_else(|| weights.iter().map(|weight| x.matmul(&weight.t())).collect())
+}
+
+/// As [`linear`], with quantised weights.
+#[track_caller]
+pub fn quantized_linear(x: &Array, weights: &[&Quantized<'_>]) -> Vec<Array> {
+    cpu::products::quantized(x, weights)
+        .unwrap_or_else(|| weights.iter().map(|weight| quantized_matmul(x, weight, true)).collect())
 }
 
 /// x · wᵀ where `transpose`, else x · w.

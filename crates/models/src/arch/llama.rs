@@ -124,9 +124,10 @@ impl Attention {
     }
 
     fn forward(&self, x: &Array, batch: &Batch, cache: &mut Cache) -> Array {
-        let q = batch.split_heads(&self.q.forward(x), self.heads.num_attention_heads);
-        let k = batch.split_heads(&self.k.forward(x), self.heads.num_key_value_heads);
-        let v = batch.split_heads(&self.v.forward(x), self.heads.num_key_value_heads);
+        let [q, k, v] = Linear::together([&self.q, &self.k, &self.v], x);
+        let q = batch.split_heads(&q, self.heads.num_attention_heads);
+        let k = batch.split_heads(&k, self.heads.num_key_value_heads);
+        let v = batch.split_heads(&v, self.heads.num_key_value_heads);
         let history = cache.append(batch, &self.rope.forward(&k, batch), &v);
         let out = attend(&self.rope.forward(&q, batch), &history, self.scale, Mask::Causal);
         self.out.forward(&batch.merge_heads(&out))
@@ -144,7 +145,8 @@ impl Mlp {
     }
 
     fn forward(&self, x: &Array) -> Array {
-        self.down.forward(&swiglu(&self.gate.forward(x), &self.up.forward(x)))
+        let [gate, up] = Linear::together([&self.gate, &self.up], x);
+        self.down.forward(&swiglu(&gate, &up))
     }
 }
 

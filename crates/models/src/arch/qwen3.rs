@@ -132,9 +132,10 @@ impl Attention {
     }
 
     fn forward(&self, x: &Array, batch: &Batch, cache: &mut Cache) -> Array {
-        let q = batch.split_heads(&self.q.forward(x), self.heads.num_attention_heads);
-        let k = batch.split_heads(&self.k.forward(x), self.heads.num_key_value_heads);
-        let v = batch.split_heads(&self.v.forward(x), self.heads.num_key_value_heads);
+        let [q, k, v] = Linear::together([&self.q, &self.k, &self.v], x);
+        let q = batch.split_heads(&q, self.heads.num_attention_heads);
+        let k = batch.split_heads(&k, self.heads.num_key_value_heads);
+        let v = batch.split_heads(&v, self.heads.num_key_value_heads);
         let q = self.rope.forward(&self.q_norm.forward(&q), batch);
         let k = self.rope.forward(&self.k_norm.forward(&k), batch);
         let out = attend(&q, &cache.append(batch, &k, &v), self.scale, Mask::Causal);
@@ -153,7 +154,8 @@ impl Mlp {
     }
 
     fn forward(&self, x: &Array) -> Array {
-        self.down.forward(&swiglu(&self.gate.forward(x), &self.up.forward(x)))
+        let [gate, up] = Linear::together([&self.gate, &self.up], x);
+        self.down.forward(&swiglu(&gate, &up))
     }
 }
 

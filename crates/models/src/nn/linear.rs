@@ -11,8 +11,11 @@ pub struct Linear {
 }
 
 enum Weight {
-    /// `[in, out]`: a transposed view, made once.
-    Dense(Array),
+    /// `[out, in]`, and the transposed view of it, made once.
+    Dense {
+        rows: Array,
+        turned: Array,
+    },
     Quantised(Quantised),
 }
 
@@ -48,7 +51,8 @@ impl fmt::Display for Scheme {
 impl Linear {
     /// `weight` is `[out, in]`.
     pub fn dense(weight: &Array, bias: Option<Array>) -> Linear {
-        Linear { weight: Weight::Dense(weight.t()), bias }
+        let weight = Weight::Dense { rows: weight.clone(), turned: weight.t() };
+        Linear { weight, bias }
     }
 
     pub fn quantised(weight: Quantised, bias: Option<Array>) -> Linear {
@@ -56,22 +60,70 @@ impl Linear {
     }
 
     pub fn forward(&self, x: &Array) -> Array {
+        let [y] = Linear::together([self], x);
+        y
+    }
+
+    /// The products of several weights with the same rows, which cost the CPU one call.
+    pub fn together<const N: usize>(linears: [&Linear; N], x: &Array) -> [Array; N] {
+        if mlx::device() == Device::Gpu {
+            return linears.map(|linear| linear.alone(x));
+        }
+        let dense: Option<Vec<&Array>> =
+            linears.iter().map(|linear| linear.weight.dense()).collect();
+        let quantised: Option<Vec<&Quantised>> =
+            linears.iter().map(|linear| linear.weight.quantised()).collect();
+        let products = match (dense, quantised) {
+            (Some(weights), _) => mlx::linear(x, &weights),
+            (None, Some(weights)) => Quantised::products(&weights, x),
+            (None, None) => return linears.map(|linear| linear.forward(x)),
+        };
+        let mut products = products.into_iter();
+        linears.map(|linear| {
+            let y = products.next().expect("a product for each weight");
+            match &linear.bias {
+                Some(bias) => y + bias,
+                None => y,
+            }
+        })
+    }
+
+    fn alone(&self, x: &Array) -> Array {
         match (&self.weight, &self.bias) {
-            (Weight::Dense(weight), None) => x.matmul(weight),
-            (Weight::Dense(weight), Some(bias)) => mlx::addmm(bias, x, weight, 1.0, 1.0),
+            (Weight::Dense { turned, .. }, None) => x.matmul(turned),
+            (Weight::Dense { turned, .. }, Some(bias)) => mlx::addmm(bias, x, turned, 1.0, 1.0),
             (Weight::Quantised(weight), None) => weight.matmul(x),
             (Weight::Quantised(weight), Some(bias)) => weight.matmul(x) + bias,
         }
     }
 }
 
+impl Weight {
+    fn dense(&self) -> Option<&Array> {
+        match self {
+            Weight::Dense { rows, .. } => Some(rows),
+            Weight::Quantised(_) => None,
+        }
+    }
+
+    fn quantised(&self) -> Option<&Quantised> {
+        match self {
+            Weight::Quantised(weight) => Some(weight),
+            Weight::Dense { .. } => None,
+        }
+    }
+}
+
 impl Quantised {
     fn matmul(&self, x: &Array) -> Array {
-        // MLX's CPU kernel sums in the input's dtype: in bf16 that loses three times what a dense bf16 product does, and
-        // it is eight times as slow as in f32.
-        let wide = (mlx::device() == Device::Cpu).then(|| x.cast(Dtype::F32));
-        let y = mlx::quantized_matmul(wide.as_ref().unwrap_or(x), &self.parts(), true);
-        self.globally_scaled(y, x.dtype())
+        self.globally_scaled(mlx::quantized_matmul(x, &self.parts(), true), x.dtype())
+    }
+
+    fn products(weights: &[&Quantised], x: &Array) -> Vec<Array> {
+        let parts: Vec<Quantized<'_>> = weights.iter().map(|weight| weight.parts()).collect();
+        let products = mlx::quantized_linear(x, &parts.iter().collect::<Vec<_>>());
+        let scaled = weights.iter().zip(products);
+        scaled.map(|(weight, y)| weight.globally_scaled(y, x.dtype())).collect()
     }
 
     fn parts(&self) -> Quantized<'_> {
