@@ -115,7 +115,7 @@ impl Body for Gated {
 
 #[inline(always)]
 #[allow(clippy::missing_safety_doc)]
-unsafe fn apply<V: Vector>(f: Activation, x: V::F) -> V::F {
+pub(crate) unsafe fn apply<V: Vector>(f: Activation, x: V::F) -> V::F {
     // SAFETY: as in `vector`.
     unsafe {
         match f {
@@ -124,7 +124,7 @@ unsafe fn apply<V: Vector>(f: Activation, x: V::F) -> V::F {
             Activation::GeluTanh => {
                 // ½ (1 + tanh z) = sigmoid(2z), z = √(2/π) (x + 0.044715 x³)
                 let cubic = V::fma(V::mul(V::splat(0.044_715), V::mul(x, x)), x, x);
-                V::mul(x, math::sigmoid::<V>(V::mul(V::splat(1.595_769_1), cubic)))
+                V::mul(x, math::sigmoid::<V>(V::mul(V::splat(1.595_769), cubic)))
             }
             Activation::GeluQuick => V::mul(x, math::sigmoid::<V>(V::mul(V::splat(1.702), x))),
             Activation::Relu => V::max(V::zero(), x),

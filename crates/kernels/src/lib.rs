@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 mod attention;
+mod convolution;
 mod dense;
 mod element;
 mod elementwise;
@@ -18,6 +19,7 @@ mod norm;
 pub mod pool;
 mod prepare;
 mod quantized;
+mod recurrent;
 mod rope;
 mod rows;
 mod sampling;
@@ -28,6 +30,9 @@ mod tasks;
 mod vector;
 
 pub use attention::{Attention, Cells, Mask, MaskCells, Segment, Span, Stored, attend};
+pub use convolution::{
+    ConvolutionSegment, Pictures, ShortConvolution, TAPS_MAX, Window, conv2d, convolve_short,
+};
 pub use dense::{gathered_product, product, products};
 pub use element::{Element, Floats, FloatsMut};
 pub use elementwise::{Combine, combine, combine_row, scale};
@@ -42,6 +47,7 @@ pub use quantized::{
     Kind, QuantizedMatrix, Scales, e4m3, e8m0, gathered_quantized_product, quantized_product,
     quantized_products,
 };
+pub use recurrent::{Change, Recurrence, RecurrentSegment, delta_gates, recur, scan_gates};
 pub use rope::{Heads, HeadsMut, Rope, RopeLayout, rope, rope_angles, rope_width};
 pub use rows::{Rows, RowsMut};
 pub use sampling::{Candidate, Limits, argmax, candidates, log_sum_exp, softmax, top_k};

@@ -175,7 +175,7 @@ pub fn rope(cpu: &Cpu<'_>, x: &Heads<'_>, rope: &Rope<'_>, mut y: HeadsMut<'_>) 
 impl Rope<'_> {
     pub(crate) fn check(&self, rows: usize, dim: usize) {
         let dims = self.dims;
-        assert!(dims % 2 == 0 && dims <= dim, "{dims} of {dim} dimensions turn");
+        assert!(dims.is_multiple_of(2) && dims <= dim, "{dims} of {dim} dimensions turn");
         assert_eq!(self.angles.len(), rows * rope_width(self.layout, dims), "angles for each row");
     }
 }

@@ -1,5 +1,8 @@
 //! Few rows: keys and values are read as they lie, each once for up to four rows.
 
+// Tiles of registers are arrays of arrays: numbering them says more than iterating.
+#![allow(clippy::needless_range_loop)]
+
 use std::ops::Range;
 
 use super::history::{Cell, with_cell};

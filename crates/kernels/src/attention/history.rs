@@ -60,7 +60,7 @@ impl<'a> Stored<'a> {
 }
 
 pub(crate) fn check_group(group: usize, steps: &[usize]) {
-    let whole = steps.iter().all(|step| step % group == 0);
+    let whole = steps.iter().all(|step| step.is_multiple_of(group));
     let power = group.is_power_of_two() && group >= LANES_MAX;
     assert!(power && whole, "groups of {group} in steps of {steps:?}");
 }

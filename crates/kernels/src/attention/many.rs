@@ -1,5 +1,8 @@
 //! Many rows: block by block, keys transposed and values brought to f32 once for all rows of the block.
 
+// Tiles of registers are arrays of arrays: numbering them says more than iterating.
+#![allow(clippy::needless_range_loop)]
+
 use super::few::{finish, load_query};
 use super::history::{Cell, with_cell};
 use super::schedule::Task;
