@@ -16,7 +16,9 @@ pub fn layer_norm(x: &Array, weight: Option<&Array>, bias: Option<&Array>, eps: 
     op_options!(mlx_fast_layer_norm, [Some(x), weight, bias], x.raw(), w, b, eps)
 }
 
-/// Rotary position embedding of the first `dims` of the last axis; the axis before it is the position.
+/// Rotary position embedding of the first `dims` of the last axis; the axis before it is the position. What is rotated
+/// must hold every element by itself: MLX 0.32.2 on CUDA gives the result the strides of its input, so that rows which
+/// a broadcast made one stay one.
 #[derive(Clone, Copy, Debug)]
 pub struct Rope<'a> {
     pub dims: i32,

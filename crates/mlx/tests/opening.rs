@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// What a child found, and what it logged as errors.
@@ -54,11 +56,26 @@ impl Place {
         command.args(["--exact", "child", "--ignored", "--nocapture"]);
         command.env_remove("OLLMLX_MLX_PATH").env_remove("OLLAMA_LLM_LIBRARY");
         command.envs(variables.iter().map(|(key, value)| (key, value.as_os_str())));
-        let output = command.output().unwrap();
+        let output = output_when_closed(&mut command);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let child = Child { report: text(&output.stdout), log: text(&output.stderr) };
         assert!(output.status.success(), "{}\n{}", child.report, child.log);
         child
+    }
+}
+
+/// A program just written cannot be run while a child that another test forks meanwhile still holds the file open.
+fn output_when_closed(command: &mut Command) -> Output {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match command.output() {
+            Err(error)
+                if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            output => return output.unwrap(),
+        }
     }
 }
 

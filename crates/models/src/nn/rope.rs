@@ -234,7 +234,7 @@ mod tests {
         let tokens = mlx::zeros(&[position as i32 + 1], Dtype::U32);
         let batch = Batch::new(tokens, &[(slot, position + 1)], &memory);
         let head: Vec<f32> = (0..HEAD_DIM).map(|i| f32::from(i < rope.dims / 2)).collect();
-        let x = Array::from_slice(&head, &[1, HEAD_DIM]).tile(&[position as i32 + 1, 1]);
+        let x = Array::from_slice(&head.repeat(position + 1), &[position as i32 + 1, HEAD_DIM]);
         let out = batch.merge_heads(&rope.forward(&batch.split_heads(&x, 1), &batch));
         out.to_vec().unwrap()[position * HEAD_DIM as usize..].to_vec()
     }
