@@ -33,15 +33,16 @@ unsafe fn few<V: Simd, C: Float>(args: &Few<'_>) {
         while first < args.x.len() {
             first += match args.x.len() - first {
                 1 => columns::<V, C, 1, 4>(args, first),
-                2 => columns::<V, C, 2, 2>(args, first),
+                2 => columns::<V, C, 2, 4>(args, first),
                 3 => columns::<V, C, 3, 1>(args, first),
-                _ => columns::<V, C, 4, 1>(args, first),
+                left if left >= 8 && V::LANES == 16 => columns::<V, C, 8, 1>(args, first),
+                _ => columns::<V, C, 4, 2>(args, first),
             }
         }
     }
 }
 
-/// All weight rows, `R` at a time, against `N` rows of activations; `N * R` is at most four.
+/// All weight rows, `R` at a time, against `N` rows of activations; `N * R` is at most eight.
 #[inline(always)]
 unsafe fn columns<V: Simd, C: Float, const N: usize, const R: usize>(
     args: &Few<'_>,
@@ -92,14 +93,15 @@ unsafe fn weight_rows<V: Simd, C: Float, const N: usize, const R: usize>(
                 add::<V, C, N>(&mut sums[r], buffer.as_ptr(), scales[r], x, whole);
             }
         }
-        let mut all = [V::zero(); 4];
+        let mut all = [V::zero(); 8];
         for (r, sums) in sums.iter().enumerate() {
             all[r * N..(r + 1) * N].copy_from_slice(sums);
         }
-        let all = V::sums(all);
-        for r in 0..R {
-            for i in 0..N {
-                *args.out.add((first + i) * args.rows + row + r) = all[r * N + i];
+        for (part, sums) in all.chunks(4).enumerate().take((N * R).div_ceil(4)) {
+            let sums = V::sums([sums[0], sums[1], sums[2], sums[3]]);
+            for (i, sum) in sums.into_iter().enumerate().take(N * R - part * 4) {
+                let (r, i) = ((part * 4 + i) / N, (part * 4 + i) % N);
+                *args.out.add((first + i) * args.rows + row + r) = sum;
             }
         }
     }
