@@ -8,10 +8,11 @@ use std::hint::black_box;
 
 use half::bf16;
 use kernels::{
-    Activation, Append, Attention, Candidate, Cells, CellsMut, Cpu, Floats, FloatsMut, Gate, Heads,
-    HeadsMut, Kind, Limits, Prepare, QuantizedMatrix, RmsNorm, Rope, RopeLayout, Rows, RowsMut,
-    Segment, Span, Stored, StoredMut, argmax, attend, candidates, embed_quantized, gated,
-    log_sum_exp, qk_prepare, rms_norm_of_sum, rope_angles, rope_width, softmax, top_k,
+    Activation, Append, Attention, Candidate, Cells, CellsMut, Change, Cpu, Floats, FloatsMut,
+    Gate, Heads, HeadsMut, Kind, Limits, Prepare, QuantizedMatrix, Recurrence, RecurrentSegment,
+    RmsNorm, Rope, RopeLayout, Rows, RowsMut, Segment, Span, Stored, StoredMut, argmax, attend,
+    candidates, embed_quantized, gated, log_sum_exp, qk_prepare, recur, rms_norm_of_sum,
+    rope_angles, rope_width, softmax, top_k,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -39,9 +40,14 @@ fn main() {
         bench.attend(&format!("attention, 1 query, {tokens} tokens"), &[(1, tokens)]);
     }
     bench.attend("attention, 8 sequences, 512 tokens each", &[(1, 512); 8]);
-    bench.attend("attention, 4 queries, 512 tokens", &[(4, 512)]);
+    for queries in [4, 8, 16] {
+        bench.attend(&format!("attention, {queries} queries, 512 tokens"), &[(queries, 512)]);
+    }
     bench.attend("attention, 512 × 512 causal", &[(512, 512)]);
     bench.attend("attention, 512 × 2048 causal", &[(512, 2048)]);
+    for rows in [1, 512] {
+        bench.recur(rows);
+    }
     bench.logits();
 }
 
@@ -219,6 +225,31 @@ impl Bench {
             };
             let out = HeadsMut::new(FloatsMut::Bf16(&mut out), rows, HEADS, DIM);
             attend(&self.cpu, &attention, out);
+        });
+    }
+
+    /// Qwen3-Next's linear layers: 16 key heads, 32 value heads.
+    fn recur(&self, rows: usize) {
+        let (q, k) = (numbers(rows * 16 * DIM), numbers(rows * 16 * DIM));
+        let v = numbers(rows * 32 * DIM);
+        let gates = vec![0.5; rows * 32];
+        let mut state = vec![0f32; 32 * DIM * DIM];
+        let mut out = v.clone();
+        self.report(&format!("gated delta rule, {rows} rows"), 36, || {
+            let recurrence = Recurrence {
+                change: Change::Delta,
+                queries: Heads::new(Floats::Bf16(&q), rows, 16, DIM),
+                keys: Heads::new(Floats::Bf16(&k), rows, 16, DIM),
+                values: Heads::new(Floats::Bf16(&v), rows, 32, DIM),
+                decay: &gates,
+                beta: &gates,
+                scale: 0.088,
+                unit_eps: Some(1e-6),
+                skip: None,
+            };
+            let mut segments = [RecurrentSegment { row: 0, length: rows, state: &mut state }];
+            let out = HeadsMut::new(FloatsMut::Bf16(&mut out), rows, 32, DIM);
+            recur(&self.cpu, &recurrence, &mut segments, out);
         });
     }
 

@@ -149,7 +149,11 @@ impl Recurrence<'_> {
         }
         assert_eq!((queries.heads, queries.dim), (keys.heads, keys.dim), "queries and keys");
         assert_eq!((out.rows, out.heads, out.dim), (rows, heads, values.dim), "shape of output");
-        assert!(keys.heads > 0 && heads.is_multiple_of(keys.heads), "{heads} heads on {}", keys.heads);
+        assert!(
+            keys.heads > 0 && heads.is_multiple_of(keys.heads),
+            "{heads} heads on {}",
+            keys.heads
+        );
         assert_eq!((self.decay.len(), self.beta.len()), (rows * heads, rows * heads), "gates");
         assert!(self.skip.is_none_or(|skip| skip.len() == heads), "a skip for each head");
         let mut next = 0;

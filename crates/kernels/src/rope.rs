@@ -317,7 +317,7 @@ mod tests {
         }
         let (pair, other, first) = match layout {
             RopeLayout::Halves => (i % (dims / 2), (i + dims / 2) % dims, i < dims / 2),
-            RopeLayout::Pairs => (i / 2, i ^ 1, i % 2 == 0),
+            RopeLayout::Pairs => (i / 2, i ^ 1, i.is_multiple_of(2)),
         };
         let (sin, cos) = (position * f64::from(frequencies[pair])).sin_cos();
         let other = f64::from(x[other]);

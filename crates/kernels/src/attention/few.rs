@@ -17,6 +17,10 @@ pub(super) const ROWS_MAX: usize = 8;
 /// Keys in a block: their scores and their bytes stay in the nearest cache.
 const KEYS: usize = 64;
 
+/// Keys that memory is asked for early: the next block's, because between reading keys of a block and of the next one
+/// lie its values.
+const AHEAD: usize = KEYS;
+
 /// Rows that share one reading.
 const TOGETHER: usize = 4;
 
@@ -255,7 +259,9 @@ unsafe fn dots<V: Vector, C: Cell, const R: usize>(
             let mut sums = [V::zero(); LANES_MAX];
             for i in (0..whole).step_by(V::LANES) {
                 for k in 0..at_once {
-                    let key = block.at(k.min(last) * stride).load::<V>(i);
+                    let key = block.at(k.min(last) * stride);
+                    key.announce(AHEAD * stride + i);
+                    let key = key.load::<V>(i);
                     for r in 0..R {
                         let query = V::load(queries.add(r * query_stride + i));
                         sums[k * R + r] = V::fma(key, query, sums[k * R + r]);
@@ -338,6 +344,7 @@ unsafe fn columns<V: Vector, C: Cell, const R: usize, const N: usize>(
         for k in 0..count {
             let value = values.at(k * stride);
             for n in 0..N {
+                value.announce(AHEAD * stride + n * V::LANES);
                 let v = value.load::<V>(n * V::LANES);
                 for r in 0..R {
                     let weight = V::splat(*weights.add(r * KEYS + k));

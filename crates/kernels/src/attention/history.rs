@@ -72,6 +72,20 @@ pub(super) trait Cell: Copy {
     unsafe fn load<V: Vector>(self, i: usize) -> V::F;
     /// With zeros from `end` on.
     unsafe fn load_to<V: Vector>(self, i: usize, end: usize) -> V::F;
+    /// Says that what is `offset` further will be read soon; it need not exist.
+    fn announce(self, offset: usize);
+}
+
+#[inline(always)]
+fn prefetch<T>(p: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint for any address; every such processor has it.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
 }
 
 #[derive(Clone, Copy)]
@@ -107,6 +121,10 @@ macro_rules! float_cell {
                 // SAFETY: as in `vector`.
                 unsafe { Source::$name(self.0).load_to::<V>(i, end) }
             }
+            #[inline(always)]
+            fn announce(self, offset: usize) {
+                prefetch(self.0.wrapping_add(offset));
+            }
         }
     };
 }
@@ -132,6 +150,10 @@ impl Cell for Bytes {
     unsafe fn load_to<V: Vector>(self, i: usize, _end: usize) -> V::F {
         // SAFETY: heads are whole groups, and groups whole vectors.
         unsafe { self.load::<V>(i) }
+    }
+    #[inline(always)]
+    fn announce(self, offset: usize) {
+        prefetch(self.codes.wrapping_add(self.at + offset));
     }
 }
 

@@ -1,8 +1,9 @@
 //! Who works on what: tasks of like size, the heaviest first.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
-use super::{Attention, few, many};
+use super::{Attention, Segment, few, many};
 
 /// Products of two numbers in a task below which threads are not worth it.
 const ALONE_PRODUCTS_MAX: usize = 100_000;
@@ -46,7 +47,11 @@ impl Plan {
         let mut plan =
             Plan { tasks: vec![], merges: vec![], part_floats, alone: threads == 1, parts: 0 };
         let wanted = threads * TASKS_PER_THREAD;
-        let mut products = 0;
+        let all = |segment: &Segment<'_>| {
+            segment.length * attention.seen_by_any(segment, &(0..segment.length)).len()
+        };
+        let pairs: usize = attention.segments.iter().map(all).sum();
+        let fair = (pairs * kv_heads).div_ceil(wanted).max(1);
         for (index, segment) in attention.segments.iter().enumerate() {
             let rows = segment.length * group;
             let queries = if rows <= few::ROWS_MAX {
@@ -54,36 +59,37 @@ impl Plan {
             } else {
                 // Fewer rows to a block where there would be too few blocks for all threads.
                 let blocks = wanted.div_ceil(kv_heads * attention.segments.len());
-                let fair = segment.length.div_ceil(blocks).max(many::ROWS_MAX.div_ceil(4 * group));
-                fair.min(many::ROWS_MAX / group).max(1)
+                let length = segment.length.div_ceil(blocks);
+                let least = many::ROWS_MAX.div_ceil(4 * group);
+                length.max(least).min(many::ROWS_MAX / group).max(1)
             };
-            // From the end: later queries see more.
-            for end in (1..=segment.length).rev().step_by(queries) {
-                let queries = end.saturating_sub(queries)..end;
+            for start in (0..segment.length).step_by(queries) {
+                let queries = start..(start + queries).min(segment.length);
                 let keys = attention.seen_by_any(segment, &queries);
-                products += queries.len() * keys.len();
                 for kv_head in 0..kv_heads {
-                    plan.add(attention, wanted, (index, kv_head), queries.clone(), keys.clone());
+                    plan.add(attention, fair, (index, kv_head), queries.clone(), keys.clone());
                 }
             }
         }
         let width = attention.queries.dim + attention.value_dim;
-        plan.alone |= products * attention.queries.heads * width <= ALONE_PRODUCTS_MAX;
+        plan.alone |= pairs * attention.queries.heads * width <= ALONE_PRODUCTS_MAX;
+        plan.tasks.sort_unstable_by_key(|task| Reverse(task.queries.len() * task.keys.len()));
         plan
     }
 
+    /// `fair` is a task's share of all pairs of queries and keys.
     fn add(
         &mut self,
         attention: &Attention<'_>,
-        wanted: usize,
+        fair: usize,
         (segment, kv_head): (usize, usize),
         queries: Range<usize>,
         keys: Range<usize>,
     ) {
-        let whole = attention.segments.len() * attention.kv_heads;
         let few = queries.len() * attention.group() <= few::ROWS_MAX;
         let most = if self.alone { 1 } else { keys.len() / PART_KEYS_MIN };
-        let parts = if few { wanted.div_ceil(whole).min(most).max(1) } else { 1 };
+        let parts =
+            if few { (queries.len() * keys.len()).div_ceil(fair).min(most).max(1) } else { 1 };
         if parts == 1 {
             self.tasks.push(Task { segment, kv_head, queries, keys, part: None });
             return;

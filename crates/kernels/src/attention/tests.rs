@@ -271,6 +271,45 @@ fn decoding() {
 }
 
 #[test]
+fn histories_are_cut_where_that_helps() {
+    let parts = |segments: &[(usize, usize)], kv_heads: usize, threads: usize| -> Vec<usize> {
+        let numbers = vec![0f32; 70_000];
+        let stored = Stored::new(Cells::Floats(Floats::F32(&numbers)), 8192, 8);
+        let spans: Vec<[Span<'_>; 1]> = segments
+            .iter()
+            .map(|&(_, tokens)| [Span { keys: stored, values: stored, tokens }])
+            .collect();
+        let segments: Vec<Segment<'_>> = segments
+            .iter()
+            .zip(&spans)
+            .map(|(&(length, tokens), spans)| {
+                let position = tokens - length;
+                Segment { row: 0, length, position, history_start: 0, spans }
+            })
+            .collect();
+        let attention = Attention {
+            queries: Heads::new(Floats::F32(&numbers), 1, 8, 8),
+            kv_heads,
+            value_dim: 8,
+            scale: 1.0,
+            causal: true,
+            window: None,
+            softcap: None,
+            sinks: None,
+            mask: None,
+            segments: &segments,
+        };
+        Plan::new(&attention, threads).tasks.iter().map(|task| task.keys.len()).collect()
+    };
+    // As many heads as tasks are wanted; one head; a long history among short ones; too short to cut; one thread.
+    assert_eq!(parts(&[(1, 4096)], 8, 2), [4096; 8]);
+    assert_eq!(parts(&[(1, 4096)], 1, 2), [512; 8]);
+    assert_eq!(parts(&[(1, 10), (1, 8192)], 1, 2)[..7], [1024; 7]);
+    assert_eq!(parts(&[(1, 200)], 1, 8), [200]);
+    assert_eq!(parts(&[(1, 4096)], 1, 1), [4096]);
+}
+
+#[test]
 fn prefill() {
     check(&Case::plain(2, 1, 128, &[(150, 150)]));
     check(&Case::plain(4, 4, 64, &[(100, 230)]));
