@@ -283,7 +283,10 @@ const SIZES_MAX: &[(&str, u64)] =
     &[("hidden_size", 1 << 20), ("num_hidden_layers", 10_000), ("vocab_size", 1 << 24)];
 
 fn check_config(config: &Value) -> Result<(), Failure> {
-    let absurd = |detail: String| Err(bad_model(format!("`config.json` is no model's: {detail}")));
+    let absurd = |detail: String| {
+        Err(bad_model(format!("config.json: {detail}"))
+            .hint("compare config.json with the one that was published"))
+    };
     if !config.is_object() {
         return absurd("it is no object".to_owned());
     }

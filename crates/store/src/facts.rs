@@ -80,14 +80,20 @@ impl ConfigFacts {
     }
 }
 
+/// More layers, heads or numbers in a head than this has no model.
+const CACHE_SIZE_MAX: u64 = 1 << 16;
+
 impl ConfigFacts {
     /// Keys and values that one token adds to the caches of all layers, at two bytes a number. An upper limit where
-    /// some layers see a window only, or keep a state of fixed size; 0 where the config does not tell.
+    /// some layers see a window only, or keep a state of fixed size; 0 where the config does not tell, or tells nonsense
+    /// (which is refused by who loads it).
     pub fn cache_bytes_per_token(&self) -> u64 {
         let heads = if self.head_count_kv > 0 { self.head_count_kv } else { self.head_count };
         let even = self.embedding_length.checked_div(self.head_count).unwrap_or(0);
         let length = if self.head_length > 0 { self.head_length } else { even };
-        [self.block_count, heads, length].into_iter().fold(4, u64::saturating_mul)
+        let known = |size: &u64| (1..=CACHE_SIZE_MAX).contains(size);
+        let sizes = [self.block_count, heads, length];
+        if sizes.iter().all(known) { sizes.iter().fold(4, |all, size| all * size) } else { 0 }
     }
 }
 
@@ -306,10 +312,7 @@ mod tests {
         check(json!({"n_layer": 2, "n_head": 4, "n_embd": 64}), 4 * 2 * 64);
         check(json!({"num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 128}), 4 * 256);
         check(json!({"num_hidden_layers": 32}), 0);
-        check(
-            json!({"num_hidden_layers": u64::MAX, "num_attention_heads": 2, "head_dim": 2}),
-            u64::MAX,
-        );
+        check(json!({"num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": u64::MAX}), 0);
     }
 
     #[test]

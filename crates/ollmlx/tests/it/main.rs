@@ -15,6 +15,7 @@ mod http;
 mod mistakes;
 mod pocket;
 mod processes;
+mod refusals;
 mod running;
 mod support;
 mod terminal;

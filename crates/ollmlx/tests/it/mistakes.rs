@@ -126,4 +126,6 @@ fn a_store_that_cannot_be_written() {
     let stderr = done.plain_stderr();
     let error = stderr.lines().find(|line| line.starts_with("Error: ")).unwrap_or_default();
     assert!(error.contains(unwritable), "{done}");
+    let hint = "hint: set OLLAMA_MODELS to a directory that you may write to";
+    assert!(stderr.contains(hint), "{done}");
 }

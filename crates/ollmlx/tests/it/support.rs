@@ -20,6 +20,7 @@ const LOG_LINES_SHOWN: usize = 20;
 /// A user's home: empty, and gone after the test.
 pub struct Home {
     folder: tempfile::TempDir,
+    program: PathBuf,
     variables: Vec<(String, String)>,
 }
 
@@ -28,7 +29,8 @@ impl Home {
         let folder = tempfile::tempdir().unwrap();
         // What ships with a build must not be seen: tests count models.
         let nothing = folder.path().join("nothing-shipped").display().to_string();
-        let mut home = Home { folder, variables: Vec::new() };
+        let program = env!("CARGO_BIN_EXE_ollmlx").into();
+        let mut home = Home { folder, program, variables: Vec::new() };
         home.set("OLLMLX_BUILTIN_MODELS", &nothing);
         home.set("OLLMLX_ENGINE", "scripted");
         home.set("TERM", "dumb");
@@ -41,6 +43,33 @@ impl Home {
         home.set("OLLMLX_ENGINE", "");
         home.set("OLLMLX_BUILTIN_MODELS", shipped().to_str().unwrap());
         home
+    }
+
+    /// Puts the program into a folder of its own, away from the build tree and its libraries. Gives that folder.
+    pub fn move_program(&mut self) -> PathBuf {
+        let folder = self.path("moved/bin");
+        std::fs::create_dir_all(&folder).unwrap();
+        let program = folder.join("ollmlx");
+        std::fs::copy(&self.program, &program).unwrap();
+        self.program = program;
+        self.path("moved")
+    }
+
+    /// Files in the store.
+    pub fn stored_files(&self) -> usize {
+        let mut left = vec![self.path(".ollama/models")];
+        let mut count = 0;
+        while let Some(folder) = left.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    left.push(path);
+                } else {
+                    count += 1;
+                }
+            }
+        }
+        count
     }
 
     pub fn set(&mut self, name: &str, value: &str) {
@@ -60,7 +89,7 @@ impl Home {
 
     /// The binary with this home and nothing else in its environment.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ollmlx"));
+        let mut command = Command::new(&self.program);
         command.args(arguments).env_clear().env("HOME", self.folder.path());
         command.current_dir(self.folder.path()).envs(self.variables.iter().cloned());
         command

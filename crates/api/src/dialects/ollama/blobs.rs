@@ -52,7 +52,13 @@ enum Piece {
 /// Passes the body on. A writer that stopped says why itself.
 async fn send(body: Body, pieces: mpsc::Sender<Piece>) -> Result<(), Rejection> {
     let mut body = body.into_data_stream();
-    while let Some(bytes) = body.next().await {
+    loop {
+        // A writer that stopped (a full disk) is heard of before the client's next bytes are.
+        let bytes = tokio::select! {
+            bytes = body.next() => bytes,
+            () = pieces.closed() => return Ok(()),
+        };
+        let Some(bytes) = bytes else { break };
         let bytes = bytes.map_err(|_| Rejection::bad("unexpected EOF"))?;
         if pieces.send(Piece::Bytes(bytes)).await.is_err() {
             return Ok(());

@@ -79,15 +79,6 @@ impl CreateBody {
         Some(text.clone()).filter(|text| !text.is_empty())
     }
 
-    /// What was uploaded for this; a model made from another names no files of its own.
-    fn uploads(&self) -> Vec<Digest> {
-        let files = self.files.iter().filter(|_| self.from.is_empty());
-        files
-            .flat_map(|files| files.0.values())
-            .filter_map(|text| Digest::parse(text).ok())
-            .collect()
-    }
-
     /// What we do not do (yet): said before anything is written.
     fn check_supported(&self) -> Result<(), Rejection> {
         let has = |files: &Option<Texts>| files.as_ref().is_some_and(|files| !files.0.is_empty());
@@ -134,7 +125,9 @@ struct Work {
 impl Work {
     async fn run(&self, name: Name, body: CreateBody) -> Result<(), Rejection> {
         body.check_supported()?;
-        let uploads: Vec<Digest> = body.uploads();
+        // A model made from another names no files of its own.
+        let files = body.files.iter().filter(|_| body.from.is_empty());
+        let uploads = files.flat_map(|files| digests(&files.0)).collect();
         let base = if !body.from.is_empty() {
             self.base_of_model(&body.from).await?
         } else if let Some(files) = &body.files {
@@ -149,15 +142,20 @@ impl Work {
                 // Once layers are written the work is done to its end, whoever still listens.
                 store.create(&name, recipe, &mut |step| {
                     let _ = told.blocking_send(Ok(Progress::status(step.to_string())));
-                })?;
-                // Their contents are in layers now. One that cannot be removed is cleared away later.
-                if let Err(error) = store.discard(uploads) {
-                    tracing::warn!(%error, "uploaded files stay in the store");
-                }
-                Ok::<_, store::Error>(())
+                })
             })
             .await?;
+        // Their contents are in layers now.
+        self.discard(uploads).await;
         Ok(self.tell(Progress::status("success")).await?)
+    }
+
+    /// Removes what was uploaded and belongs to no model. What cannot be removed is cleared away later.
+    async fn discard(&self, uploads: Vec<Digest>) {
+        let done = self.server.blocking(move |store| store.discard(uploads)).await;
+        if let Err(error) = done {
+            tracing::warn!(%error, "uploaded files stay in the store");
+        }
     }
 
     async fn tell(&self, progress: Progress) -> Result<(), Left> {
@@ -226,6 +224,7 @@ impl Work {
             });
         let job =
             Convert { files: paths.await?, store: self.server.store().root().to_owned(), quantize };
+        let uploads = digests(files);
         self.tell(Progress::status("converting model")).await?;
         let mut events = self.server.scheduler().convert(job).await?;
         loop {
@@ -237,11 +236,18 @@ impl Work {
             match event {
                 Some(ConvertEvent::Progress(progress)) => self.tell(progress.into()).await?,
                 Some(ConvertEvent::Done(converted)) => return recipe::of_conversion(converted),
-                Some(ConvertEvent::Failed(failure)) => return Err(failure.into()),
+                Some(ConvertEvent::Failed(failure)) => {
+                    self.discard(uploads).await;
+                    return Err(failure.into());
+                }
                 None => return Err(Rejection::internal("the conversion broke off")),
             }
         }
     }
+}
+
+fn digests(files: &IndexMap<String, String>) -> Vec<Digest> {
+    files.values().filter_map(|text| Digest::parse(text).ok()).collect()
 }
 
 enum Kind {
