@@ -277,7 +277,7 @@ async fn a_model_that_cannot_fit() {
     let failure = scheduler.acquire(big).await.err().unwrap();
     assert_eq!(failure.kind, FailureKind::NoRoom);
     assert!(
-        failure.message.starts_with("`big` needs 5.5 GiB and models may take 250 MiB"),
+        failure.message.starts_with("`big` needs 5.2 GiB and models may take 250 MiB"),
         "{failure}"
     );
     assert_eq!(launcher.launches(), 0);
