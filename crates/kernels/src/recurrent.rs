@@ -126,7 +126,7 @@ thread_local! {
 const TOKENS: usize = 64;
 
 /// Rows of state side by side.
-const ROWS: usize = 4;
+const ROWS: usize = 8;
 
 /// Products of two numbers below which threads are not worth it.
 const ALONE_PRODUCTS_MAX: usize = 50_000;
@@ -334,8 +334,19 @@ unsafe fn dots<V: Vector>(
                 *sum = V::fma(V::load(state.add(row * stride + i)), k, *sum);
             }
         }
-        [V::sum(sums[0]), V::sum(sums[1]), V::sum(sums[2]), V::sum(sums[3])]
+        totals::<V>(sums)
     }
+}
+
+#[inline(always)]
+#[allow(clippy::missing_safety_doc)]
+unsafe fn totals<V: Vector>(sums: [V::F; ROWS]) -> [f32; ROWS] {
+    let mut totals = [0f32; ROWS];
+    for (total, sum) in totals.iter_mut().zip(sums) {
+        // SAFETY: as in `vector`.
+        *total = unsafe { V::sum(sum) };
+    }
+    totals
 }
 
 /// Moves each row of state on; its product with `q`.
@@ -362,7 +373,7 @@ unsafe fn step<V: Vector>(
                 *sum = V::fma(new, q, *sum);
             }
         }
-        [V::sum(sums[0]), V::sum(sums[1]), V::sum(sums[2]), V::sum(sums[3])]
+        totals::<V>(sums)
     }
 }
 
