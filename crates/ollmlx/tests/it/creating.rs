@@ -84,6 +84,36 @@ fn a_checkpoint_that_lies_is_refused() {
 }
 
 #[test]
+fn what_jobs_left_is_cleared_away_at_the_start() {
+    let mut home = Home::new();
+    let server = Server::start(&mut home);
+    create(&home, "tiny");
+    drop(server);
+    let kept = home.stored_files();
+    let stray = |name: &str, age_secs: u64| {
+        let path = home.write(&format!(".ollama/models/blobs/{name}"), "stray");
+        let at = std::time::SystemTime::now() - std::time::Duration::from_secs(age_secs);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(at).unwrap();
+        path
+    };
+    let old = stray(&format!("sha256-{}", "0".repeat(64)), 2 * 3600);
+    let young = stray("new-1.tmp", 60);
+    home.set("OLLAMA_NOPRUNE", "1");
+    drop(Server::start(&mut home));
+    assert!(old.exists(), "it was not wanted");
+    home.set("OLLAMA_NOPRUNE", "0");
+    let server = Server::start(&mut home);
+    assert!(!old.exists() && young.exists());
+    assert!(
+        server.log().contains("cleared away what no model uses files=1 bytes=5"),
+        "{}",
+        server.log()
+    );
+    assert_eq!(home.stored_files(), kept + 1);
+    assert_eq!(home.run(&["run", "tiny", "!say here"]).stdout, "here\n\n");
+}
+
+#[test]
 fn models_that_come_with_the_program() {
     let mut home = Home::new();
     let folder = checkpoint(&home.path(""));

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::http::{ask, post, receive};
-use crate::support::{Home, PATIENCE, Server, create_in, fixture};
+use crate::support::{Home, PATIENCE, Server, create_in, fixture, until};
 
 /// A safetensors file in its parts.
 struct Weights {
@@ -238,7 +238,7 @@ fn a_stored_file_that_was_cut_off_later() {
 #[test]
 fn templates_that_nobody_follows() {
     let mut home = Home::real();
-    let _server = Server::start(&mut home);
+    let server = Server::start(&mut home);
     let folder = fixture(&home, "qwen3");
     let hint = "hint: leave it out: the chat template in the model's own folder is used, and can be changed there\n";
     let error =
@@ -256,6 +256,16 @@ fn templates_that_nobody_follows() {
     assert_eq!(done.code, Some(1), "{done}");
     assert!(done.plain_stderr().ends_with(&format!("{error}{hint}")), "{done}");
     assert_eq!(create("pocket", "{{ .Prompt }}").code, Some(0));
+    assert_eq!(home.run(&["run", "m", "hi"]).code, Some(0));
+    assert!(!server.log().contains(" is ignored"), "{}", server.log());
+    // As Ollama stores one.
+    let store = store::Store::open(home.path(".ollama/models"), None).unwrap();
+    let name = store::Name::parse("m").unwrap();
+    let base = store::Recipe::from_model(&store.model(&name).unwrap());
+    let recipe = store::Recipe { template: Some(own.to_owned()), ..base };
+    store.create(&name, recipe, &mut |_| {}).unwrap();
+    assert_eq!(home.run(&["run", "m", "hi"]).code, Some(0));
+    until("it is logged", || server.log().contains("the TEMPLATE of `m:latest` is ignored: "));
 }
 
 fn run_pocket(home: &Home) -> String {
