@@ -7,6 +7,7 @@
 //! opening ends the search.
 
 mod driver;
+mod farewell;
 mod search;
 
 pub use search::{Attempt, Outcome};
@@ -185,6 +186,9 @@ fn adopt(handle: libloading::Library, place: &Path) -> Result<Library, OpenError
     }
     let device = best_device(&functions)
         .map_err(|message| OpenError::Unusable { place: place.into(), message })?;
+    if device == Device::Gpu {
+        farewell::leave_at_once();
+    }
     device::make_default(&functions, device);
     let mut before = 0;
     // SAFETY: the destination is ours.

@@ -312,8 +312,7 @@ fn convolutions() {
     check(mlx::conv3d(&film, &w, Conv::default()), &[1, 1, 1, 2, 1], &[20.0, 31.0]);
 }
 
-/// What is quantised, read back, is near; products with it are those with what is read back. Rows are of more than one
-/// group: where they are of one, MLX's kernel for Hopper takes over, which multiplies float32 in tf32.
+/// What is quantised, read back, is near; products with it are those with what is read back.
 #[test]
 fn quantisation() {
     let w = random::normal(&[16, 128], Dtype::F32, 0.0, 1.0, &random::key(3));
@@ -346,6 +345,7 @@ fn quantisation() {
         assert!(near(&mlx::quantized_matmul(&x, &q, true), &x.matmul(&read.t())), "{mode:?}");
         assert_eq!(Mode::from_name(mode.name()), Some(mode));
     }
+    one_group_in_a_row(&w.narrow(1, 0, 64), &x.narrow(1, 0, 64));
     let (packed, scales, biases) = mlx::quantize(&w.reshape(&[2, 8, 128]), 32, 4, Mode::Affine);
     let q = Quantized {
         w: &packed,
@@ -360,6 +360,19 @@ fn quantisation() {
     let read = mlx::dequantize(&q, None).swapaxes(1, 2);
     let expected = mlx::gather_mm(&x.reshape(&[3, 1, 128]), &read, None, Some(&which), false);
     check(found, &[3, 1, 8], &expected.to_vec::<f32>().unwrap());
+}
+
+/// MLX has a kernel of its own for these rows on some GPUs.
+fn one_group_in_a_row(w: &Array, x: &Array) {
+    for (bits, rows) in [(4, 1), (4, 3), (8, 3), (8, 16)] {
+        let (w, x) = (w.tile(&[rows, 1]), x.tile(&[rows, 1]));
+        let (packed, scales, biases) = mlx::quantize(&w, 64, bits, Mode::Affine);
+        let (scales, biases) = (&scales, biases.as_ref());
+        let q = Quantized { w: &packed, scales, biases, group_size: 64, bits, mode: Mode::Affine };
+        let expected = x.matmul(&mlx::dequantize(&q, None).t());
+        let off = (mlx::quantized_matmul(&x, &q, true) - expected).abs().max(&[], false);
+        assert!(off.item::<f32>().unwrap() < 1e-3, "{bits} bits, {rows} times as many rows");
+    }
 }
 
 #[test]

@@ -13,11 +13,6 @@ use crate::support::{Checkpoint, Session, difference, difference_of_best, write_
 /// Of log-probabilities; as for any other order of f32 sums in these models (see `properties`).
 const TOLERANCE: f32 = 5e-5;
 
-/// Where a group is a whole row, and the fixtures' rows are 64 long, MLX on Hopper multiplies even float32 in tf32: ten
-/// bits of mantissa, which nothing switches off. Log-probabilities move by 6e-4 for a noise of 1e-5 (see `properties`),
-/// so by 2e-2 for the 3e-4 of such roundings. Rows of real models are of many groups.
-const TOLERANCE_OF_ONE_GROUP: f32 = 2e-2;
-
 const FIXTURES: [&str; 3] = ["llama-bias", "llama3-rope", "qwen3"];
 
 #[derive(Clone, Copy)]
@@ -160,23 +155,11 @@ fn tokens() -> Vec<u32> {
 }
 
 fn check(what: &str, quantised: Box<dyn Model>, dense: Box<dyn Model>) {
-    check_within(TOLERANCE, what, quantised, dense);
-}
-
-/// As `check`, for a model whose 4 or 8 bits are in groups of 64.
-fn check_of_one_group(what: &str, quantised: Box<dyn Model>, dense: Box<dyn Model>) {
-    let on_gpu = mlx::device() == mlx::Device::Gpu;
-    let tolerance = if on_gpu { TOLERANCE_OF_ONE_GROUP } else { TOLERANCE };
-    check_within(tolerance, what, quantised, dense);
-}
-
-fn check_within(tolerance: f32, what: &str, quantised: Box<dyn Model>, dense: Box<dyn Model>) {
     let (mut quantised, mut dense) = (Session::new(quantised), Session::new(dense));
     let wanted = dense.alone(&tokens());
     let exact = mlx::cpu::with_portable_products(|| quantised.alone(&tokens()));
     let off = difference(&exact, &wanted);
-    println!("{what}: {off}");
-    assert!(off <= tolerance, "{what}: log-probabilities differ by {off}");
+    assert!(off <= TOLERANCE, "{what}: log-probabilities differ by {off}");
 }
 
 #[test]
@@ -187,7 +170,7 @@ fn affine_in_the_layout_of_mlx_lm() {
         check(&format!("{fixture} 4 bits in groups of 32"), quantised, dense);
         let (quantised, dense) =
             mlx_layout(&Checkpoint::of(fixture), affine(8, 64), |_| Some(affine(8, 64)));
-        check_of_one_group(&format!("{fixture} 8 bits in groups of 64"), quantised, dense);
+        check(&format!("{fixture} 8 bits in groups of 64"), quantised, dense);
     }
 }
 
@@ -237,7 +220,7 @@ fn layers_with_parameters_of_their_own() {
                 "model.layers.1.mlp.down_proj" => None,
                 _ => Some(affine(4, 64)),
             });
-        check_of_one_group(fixture, quantised, dense);
+        check(fixture, quantised, dense);
     }
 }
 
@@ -260,7 +243,7 @@ fn the_layout_of_the_store() {
     for fixture in FIXTURES {
         let (quantised, dense) =
             store_layout(&Checkpoint::of(fixture), "int4", |_| Some(affine(4, 64)));
-        check_of_one_group(&format!("{fixture} int4"), quantised, dense);
+        check(&format!("{fixture} int4"), quantised, dense);
         let (quantised, dense) =
             store_layout(&Checkpoint::of(fixture), "int8", |_| Some(affine(8, 32)));
         check(&format!("{fixture} int8"), quantised, dense);
