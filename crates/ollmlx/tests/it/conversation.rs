@@ -176,6 +176,21 @@ fn a_killed_runner_costs_one_reply() {
     assert_eq!(terminal.ends().code(), Some(0));
 }
 
+/// Faster than the prompt comes back.
+#[test]
+fn what_is_typed_ahead_is_not_lost() {
+    let mut home = Home::new();
+    let _server = Server::start(&mut home);
+    create(&home, "tiny");
+    let mut terminal = begin(&home, &["run", "tiny"]);
+    terminal.type_in(&format!("/set quiet{ENTER}!say ahead{ENTER}"));
+    terminal.expect("Set 'quiet' mode.\n");
+    terminal.expect("\nahead\n\n");
+    terminal.expect(PROMPT);
+    terminal.type_in(CTRL_D);
+    assert_eq!(terminal.ends().code(), Some(0));
+}
+
 #[test]
 fn thinking_and_wrapping() {
     let mut home = Home::new();
