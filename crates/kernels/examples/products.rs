@@ -1,12 +1,11 @@
 //! How fast the products are on this machine, beside a plain read of the same bytes by the same threads.
 //!
-//! `cargo run --release -p kernels --example products [-- [--cached] [--model] <filter>...]`; `OLLMLX_CPU_ISA` and `OLLMLX_NUM_THREADS` apply.
+//! `cargo run --release -p kernels --example products [-- [--cached] <filter>...]`, or with `--model [1 | 8 | 512]`; `OLLMLX_CPU_ISA` and `OLLMLX_NUM_THREADS` apply.
 //! Weights are taken in turn from a buffer larger than the caches. Each figure is the best of some rounds, in which
 //! the read and the products alternate; on a shared machine trust the ratios, not the times. With one thread the
 //! figures are of processor time, so that being pushed aside by other processes does not count.
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use half::{bf16, f16};
 use kernels::{
@@ -49,7 +48,7 @@ fn main() {
     let cpu = Cpu::current();
     println!("{}, {} threads", cpu.isa.name(), cpu.pool.threads());
     if flags.iter().any(|flag| flag == "--model") {
-        return model(&cpu);
+        return model(&cpu, &filter);
     }
     println!(
         "{:<14} {:<10} {:>5} {:>10} {:>8} {:>8} {:>9}",
@@ -139,14 +138,17 @@ fn quantized(
 }
 
 /// All products of Qwen3-0.6B, 4-bit groups of 64: what a step takes without attention and the small things.
-fn model(cpu: &Cpu<'_>) {
+fn model(cpu: &Cpu<'_>, filter: &[String]) {
     let memory = Memory::new(false);
     let kind = Kind::Affine { bits: 4, group: 64 };
     let layer = [(4096, 1024), (1024, 2048), (6144, 1024), (1024, 3072)];
-    for rows in [1, 8, 512] {
+    for rows in [1usize, 8, 512] {
+        if !filter.is_empty() && !filter.contains(&rows.to_string()) {
+            continue;
+        }
         let (x, mut y) = (activations(rows * 3072), vec![bf16::ZERO; rows * 151_936]);
         let mut step = || {
-            let start = Instant::now();
+            let start = seconds(cpu);
             let layers = layer.iter().cycle().take(4 * 28).map(|&shape| (shape, rows));
             // Logits are needed of one row of a prompt.
             let head = ((151_936, 1024), if rows > 8 { 1 } else { rows });
@@ -155,7 +157,7 @@ fn model(cpu: &Cpu<'_>) {
                 let y = RowsMut::new(FloatsMut::Bf16(&mut y[..rows * n]), rows, n);
                 quantized_product(cpu, &x, &memory.matrix(kind, (n, k), turn), y);
             }
-            start.elapsed().as_secs_f64()
+            seconds(cpu) - start
         };
         let count = if rows > 8 { 5 } else { 60 };
         let mut times: Vec<f64> = (0..count).map(|_| step()).collect();
@@ -256,14 +258,16 @@ fn print(shape: &str, name: &str, rows: usize, figures: Figures) {
 
 /// Seconds for one of `calls` calls.
 fn time(cpu: &Cpu<'_>, calls: usize, mut f: impl FnMut()) -> f64 {
-    let clock = if cpu.pool.threads() == 1 { ClockId::ThreadCPUTime } else { ClockId::Monotonic };
-    let now = || {
-        let time = clock_gettime(clock);
-        time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
-    };
-    let start = now();
+    let start = seconds(cpu);
     (0..calls).for_each(|_| f());
-    (now() - start) / calls as f64
+    (seconds(cpu) - start) / calls as f64
+}
+
+/// Now; of one thread alone, its processor time.
+fn seconds(cpu: &Cpu<'_>) -> f64 {
+    let clock = if cpu.pool.threads() == 1 { ClockId::ThreadCPUTime } else { ClockId::Monotonic };
+    let time = clock_gettime(clock);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 /// What the machine can do at best: every cache line is loaded, one addition for each 64 bytes or so.

@@ -260,11 +260,11 @@ impl Shared {
 
     /// Runs one claimed task and counts it. True when it was the call's last and the caller sleeps.
     fn perform(&self, task: Task<'_>, index: usize) -> bool {
-        if !self.failed.load(Ordering::Relaxed) {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(index))) {
-                self.failed.store(true, Ordering::Relaxed);
-                self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
-            }
+        if !self.failed.load(Ordering::Relaxed)
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(index)))
+        {
+            self.failed.store(true, Ordering::Relaxed);
+            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
         }
         // After the last count the call may be over: nothing of it may be touched below but the words of the pool.
         let tasks = self.tasks.load(Ordering::Relaxed);

@@ -171,10 +171,10 @@ unsafe fn block<V: Simd, M: Multiply<V>, const R: usize>(args: &Many<'_>, first:
                 }
             }
         }
-        for r in 0..R {
-            for v in 0..WIDTH {
+        for (r, sums) in sums.iter().enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
                 let to = out.add(r * width + v * V::LANES);
-                V::store(to, V::fma(sums[r][v], V::splat(1.0), V::load(to)));
+                V::store(to, V::fma(sum, V::splat(1.0), V::load(to)));
             }
         }
     }
@@ -236,9 +236,8 @@ pub(crate) mod pairs {
         #[inline(always)]
         unsafe fn add(sum: __m512, weights: __m512i, x: __m512i) -> __m512 {
             unsafe {
-                let (weights, x): (__m512bh, __m512bh) =
-                    (std::mem::transmute(weights), std::mem::transmute(x));
-                _mm512_dpbf16_ps(sum, weights, x)
+                let weights = std::mem::transmute::<__m512i, __m512bh>(weights);
+                _mm512_dpbf16_ps(sum, weights, std::mem::transmute::<__m512i, __m512bh>(x))
             }
         }
     }
