@@ -1,6 +1,7 @@
 //! How fast the products are on this machine, beside a plain read of the same bytes by the same threads.
 //!
-//! `cargo run --release -p kernels --example products [-- [--cached] <filter>...]`, or with `--model [1 | 8 | 512]`; `OLLMLX_CPU_ISA` and `OLLMLX_NUM_THREADS` apply.
+//! `cargo run --release -p kernels --example products [-- [--cached] <filter>...]`, or `-- --model [1 | 8 | 512]` for
+//! all products of a small model in turn; `OLLMLX_CPU_ISA` and `OLLMLX_NUM_THREADS` apply.
 //! Weights are taken in turn from a buffer larger than the caches. Each figure is the best of some rounds, in which
 //! the read and the products alternate; on a shared machine trust the ratios, not the times. With one thread the
 //! figures are of processor time, so that being pushed aside by other processes does not count.

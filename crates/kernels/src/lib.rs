@@ -65,3 +65,10 @@ impl Cpu<'static> {
         Cpu { isa: isa::current().isa, pool: pool::shared() }
     }
 }
+
+impl Cpu<'_> {
+    /// Kernels use the instruction set without asking again: one that the processor lacks must not get that far.
+    pub(crate) fn check(&self) {
+        assert!(self.isa.supported(), "this processor has no {}", self.isa.name());
+    }
+}

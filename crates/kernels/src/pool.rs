@@ -428,6 +428,30 @@ mod tests {
     }
 
     #[test]
+    fn workers_pushed_aside_in_the_middle_of_uneven_tasks() {
+        let pool = Pool::new(6);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| while !stop.load(Ordering::Relaxed) {});
+            }
+            for round in 0..200u64 {
+                let sum = AtomicU64::new(0);
+                pool.run(40, &|index| {
+                    let work = (index as u64 * 7919 + round) % 97;
+                    sum.fetch_add(
+                        (0..work * 200).fold(work, |a, b| a ^ (b >> 60)),
+                        Ordering::Relaxed,
+                    );
+                });
+                let want: u64 = (0..40).map(|index| (index * 7919 + round) % 97).sum();
+                assert_eq!(sum.load(Ordering::Relaxed), want, "round {round}");
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
     fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
         let pool = Pool::new(3);
         for bad in [0, 5, 49] {

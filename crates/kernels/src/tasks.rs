@@ -1,4 +1,7 @@
 //! A product as a list of runs, and runs as tasks for the pool.
+//!
+//! A run of few rows is cut into ranges of weight rows, which stream by once. A run of many rows is cut into tiles of
+//! weight rows by blocks of activation rows.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -59,4 +62,106 @@ pub(crate) fn count_tasks(runs: &mut [Run], tasks: impl Fn(&Run) -> usize) -> us
 pub(crate) fn find_task(runs: &[Run], task: usize) -> (&Run, usize) {
     let run = &runs[runs.partition_point(|run| run.first_task <= task) - 1];
     (run, task - run.first_task)
+}
+
+/// Rows of activations that the loops for few rows take; more are worth a transposed tile of weights.
+pub(crate) const FEW_MAX: usize = 8;
+
+/// Bytes of weights in a task of few rows: some microseconds of reading.
+const FEW_TASK_BYTES: usize = 32 << 10;
+
+/// Rows of activations for which a tile of weights is laid out once; each costs its width in f32 of a thread's memory.
+const MANY_ROWS_MAX: usize = 512;
+
+/// Fewer rows are not worth laying out a tile again.
+const MANY_ROWS_MIN: usize = 48;
+
+/// How runs are cut.
+#[derive(Clone, Copy)]
+pub(crate) struct Cut {
+    pub threads: usize,
+    /// Weight rows in a tile.
+    pub tile_rows: usize,
+}
+
+/// One task: columns of the output (weight rows), and for many rows of activations a block of those.
+pub(crate) enum Part {
+    Few { columns: Range<usize> },
+    Many { columns: Range<usize>, rows: Range<usize> },
+}
+
+impl Cut {
+    /// How many tasks a run makes, whose weights have `row_bytes` to a row.
+    pub fn tasks(&self, run: &Run, row_bytes: usize) -> usize {
+        if run.rows == 0 || run.columns == 0 {
+            return 0;
+        }
+        if run.rows <= FEW_MAX {
+            return run.columns.div_ceil(self.few_columns(run, row_bytes));
+        }
+        run.columns.div_ceil(self.tile_rows) * self.blocks(run)
+    }
+
+    /// Task `task` of a run.
+    pub fn part(&self, run: &Run, row_bytes: usize, task: usize) -> Part {
+        let range = |index: usize, len: usize, end: usize| {
+            (index * len).min(end)..((index + 1) * len).min(end)
+        };
+        if run.rows <= FEW_MAX {
+            let columns = range(task, self.few_columns(run, row_bytes), run.columns);
+            return Part::Few { columns };
+        }
+        let blocks = self.blocks(run);
+        let columns = range(task / blocks, self.tile_rows, run.columns);
+        Part::Many { columns, rows: range(task % blocks, run.rows.div_ceil(blocks), run.rows) }
+    }
+
+    fn few_columns(&self, run: &Run, row_bytes: usize) -> usize {
+        let fair = run.columns.div_ceil(self.threads * 4).max(4);
+        (FEW_TASK_BYTES / row_bytes.max(1)).clamp(1, fair)
+    }
+
+    /// Blocks of activation rows, so that each thread finds some tasks.
+    fn blocks(&self, run: &Run) -> usize {
+        let tiles = run.columns.div_ceil(self.tile_rows);
+        let wanted = (self.threads * 4).div_ceil(tiles).min(run.rows / MANY_ROWS_MIN).max(1);
+        run.rows.div_ceil(MANY_ROWS_MAX).max(wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::element::FloatsMut;
+    use crate::rows::RowsMut;
+
+    /// The tasks of a run cover each cell of its output once.
+    fn check(rows: usize, columns: usize, row_bytes: usize, cut: Cut) {
+        let out = RowsMut::new(FloatsMut::F32(&mut []), 0, 0).shared();
+        let run = Run::new(0, 0, columns, 0..rows, out);
+        let mut seen = vec![0u8; rows * columns];
+        for task in 0..cut.tasks(&run, row_bytes) {
+            let (columns_range, rows_range) = match cut.part(&run, row_bytes, task) {
+                Part::Few { columns } => (columns, 0..rows),
+                Part::Many { columns, rows } => (columns, rows),
+            };
+            assert!(rows_range.len() <= MANY_ROWS_MAX);
+            for row in rows_range {
+                columns_range.clone().for_each(|column| seen[row * columns + column] += 1);
+            }
+        }
+        assert!(seen.iter().all(|&count| count == 1), "{rows} by {columns}");
+    }
+
+    #[test]
+    fn tasks_cover_the_output() {
+        for threads in [1, 2, 64] {
+            for rows in [0, 1, 8, 9, 48, 100, 512, 513, 1500] {
+                for columns in [0, 1, 31, 32, 33, 700] {
+                    check(rows, columns, 1000, Cut { threads, tile_rows: 32 });
+                    check(rows, columns, 100_000, Cut { threads, tile_rows: 8 });
+                }
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! use a tile of them again and again ([`many`]). Where both sides are bf16 and the processor has a product for it,
 //! many rows use that: the same numbers, added in pairs in f32.
 
+mod call;
 mod few;
 mod many;
 mod run;

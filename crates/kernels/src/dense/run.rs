@@ -1,33 +1,18 @@
-//! From a dense product to tasks: who widens the activations, how the weights are cut, which loop runs.
+//! The entries: what is checked, who widens the activations, how a product becomes tasks.
 
 use std::cell::Cell;
 
-use super::few::{self, Few};
-use super::many::{self, Many, Pack, TILE_COLUMNS, WIDTH};
-use super::weights::{AsBf16, AsF16, AsF32, AsFloat8, Float, GROUP, Type, Weights};
-use crate::element::Floats;
+use super::call::{Call, Loops, Widened};
+use super::many::WIDTH;
+use super::weights::Weights;
+use crate::Cpu;
 use crate::gather::Gather;
-use crate::quantized::scales::{PADDING, Prepare, prepare};
 use crate::rows::{Rows, RowsMut};
-use crate::scratch::{self, Line, lines};
-use crate::tasks::{Run, count_tasks, find_task, with_runs};
-use crate::{Cpu, Isa};
-
-/// More rows than this are worth a turned tile of weights.
-const FEW_MAX: usize = 8;
-
-/// Weight rows that few rows of activations meet in turn, while the weights are in the first cache.
-const FEW_ROWS: usize = 8;
-
-/// Bytes of weights in a task of few rows: some microseconds of reading.
-const FEW_TASK_BYTES: usize = 64 << 10;
-
-/// Rows of activations for which a tile of weights is laid out once.
-const MANY_ROWS_MAX: usize = 512;
+use crate::scratch::{self, Line};
+use crate::tasks::{Cut, FEW_MAX, Run, count_tasks, find_task, with_runs};
 
 thread_local! {
     static ACTIVATIONS: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
-    static TILE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
 /// `y = x · wᵀ`; `y` has a row for each of `x` and a column for each row of `w`.
@@ -81,81 +66,6 @@ pub fn gathered_product(
     });
 }
 
-/// The loops for one type of weight on one instruction set.
-#[derive(Clone, Copy)]
-struct Loops {
-    few: unsafe fn(&Few<'_>),
-    pack: unsafe fn(&Pack),
-    many: unsafe fn(&Many<'_>),
-    lanes: usize,
-    /// `many` takes activations as they are, two columns at a time.
-    pairs: bool,
-}
-
-impl Loops {
-    fn new(isa: Isa, kind: Type, x: &Rows<'_>) -> Option<Loops> {
-        let mut loops = match kind {
-            Type::F32 => Loops::of::<AsF32>(isa),
-            Type::Bf16 => Loops::of::<AsBf16>(isa),
-            Type::F16 => Loops::of::<AsF16>(isa),
-            Type::Float8 => Loops::of::<AsFloat8>(isa),
-        }?;
-        #[cfg(target_arch = "x86_64")]
-        if isa.has_avx512_bf16()
-            && kind == Type::Bf16
-            && matches!(x.data, Floats::Bf16(_))
-            && x.columns.is_multiple_of(2)
-            && (cfg!(test) || many::pairs::pay())
-        {
-            loops.pack = many::pairs::pack;
-            loops.many = many::pairs::many;
-            loops.pairs = true;
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (&mut loops, x);
-        Some(loops)
-    }
-
-    fn of<C: Float>(isa: Isa) -> Option<Loops> {
-        Some(Loops {
-            few: few::entry::<C>(isa)?,
-            pack: many::pack_entry::<C>(isa)?,
-            many: many::entry::<AsF32>(isa)?,
-            lanes: isa.lanes(),
-            pairs: false,
-        })
-    }
-}
-
-/// Activations in f32, rows padded to whole vectors with zeros.
-#[derive(Clone, Copy)]
-struct Widened {
-    base: *mut f32,
-    stride: usize,
-}
-
-// SAFETY: written by one task to a row, then only read.
-unsafe impl Send for Widened {}
-// SAFETY: as above.
-unsafe impl Sync for Widened {}
-
-impl Widened {
-    fn row(&self, row: usize) -> *mut f32 {
-        self.base.wrapping_add(row * self.stride)
-    }
-}
-
-/// Everything a task needs to know.
-struct Call<'a> {
-    isa: Isa,
-    loops: Loops,
-    x: &'a Rows<'a>,
-    widened: Widened,
-    /// The row of activations for each output row.
-    map: Option<&'a [u32]>,
-    matrices: &'a [Weights<'a>],
-}
-
 pub(crate) fn multiply(
     cpu: &Cpu<'_>,
     x: &Rows<'_>,
@@ -164,6 +74,7 @@ pub(crate) fn multiply(
     runs: &mut [Run],
 ) {
     x.check();
+    cpu.check();
     let Some(loops) = Loops::new(cpu.isa, matrices[0].kind, x) else {
         return multiply_plainly(cpu, x, map, matrices, runs);
     };
@@ -176,12 +87,13 @@ pub(crate) fn multiply(
         if floats {
             widen(cpu, x, widened);
         }
-        let call = Call { isa: cpu.isa, loops, x, widened, map, matrices };
-        let tasks = count_tasks(runs, |run| call.tasks(run, cpu.pool.threads()));
+        let cut = Cut { threads: cpu.pool.threads(), tile_rows: WIDTH * loops.lanes };
+        let call = Call { isa: cpu.isa, loops, cut, x, widened, map, matrices };
+        let tasks = count_tasks(runs, |run| call.tasks(run));
         let runs = &*runs;
         cpu.pool.run(tasks, &|task| {
             let (run, task) = find_task(runs, task);
-            call.perform(run, task, cpu.pool.threads());
+            call.perform(run, task);
         });
     });
 }
@@ -199,167 +111,6 @@ fn widen(cpu: &Cpu<'_>, x: &Rows<'_>, to: Widened) {
             }
         }
     });
-}
-
-impl Call<'_> {
-    fn tasks(&self, run: &Run, threads: usize) -> usize {
-        if run.rows == 0 || run.columns == 0 {
-            return 0;
-        }
-        if run.rows <= FEW_MAX {
-            return run.columns.div_ceil(self.few_grain(run, threads));
-        }
-        run.columns.div_ceil(WIDTH * self.loops.lanes) * self.many_blocks(run, threads)
-    }
-
-    fn perform(&self, run: &Run, task: usize, threads: usize) {
-        if run.rows <= FEW_MAX {
-            let grain = self.few_grain(run, threads);
-            let first = task * grain;
-            return self.few(run, first, grain.min(run.columns - first));
-        }
-        let blocks = self.many_blocks(run, threads);
-        let rows = run.rows.div_ceil(blocks);
-        let (tile, block) = (task / blocks, task % blocks);
-        let first = (block * rows).min(run.rows);
-        self.many(run, tile * WIDTH * self.loops.lanes, first, rows.min(run.rows - first));
-    }
-
-    /// Weight rows in a task of few rows.
-    fn few_grain(&self, run: &Run, threads: usize) -> usize {
-        let fair = run.columns.div_ceil(threads * 4).max(4);
-        (FEW_TASK_BYTES / self.matrices[run.matrix].row_bytes.max(1)).clamp(1, fair)
-    }
-
-    /// Blocks of activation rows, so that each thread finds some tasks.
-    fn many_blocks(&self, run: &Run, threads: usize) -> usize {
-        let tiles = run.columns.div_ceil(WIDTH * self.loops.lanes);
-        let wanted = (threads * 4).div_ceil(tiles).min(run.rows / 48).max(1);
-        run.rows.div_ceil(MANY_ROWS_MAX).max(wanted)
-    }
-
-    fn x_row(&self, run: &Run, row: usize) -> usize {
-        let row = run.first + row;
-        self.map.map_or(row, |map| map[row] as usize)
-    }
-
-    /// The scales of some weight rows to `scales`, where there are any; `unused` takes what else is prepared.
-    ///
-    /// # Safety
-    /// Both are good for `rows * columns / GROUP + PADDING` floats.
-    unsafe fn scales(
-        &self,
-        w: &Weights<'_>,
-        rows: (usize, usize),
-        scales: *mut f32,
-        unused: *mut f32,
-    ) {
-        let Some((from, factor)) = w.scales else { return };
-        let groups = w.columns / GROUP;
-        let (first, count) = (rows.0 * groups, rows.1 * groups);
-        let what = Prepare { scales: from, biases: None, factor, shift: 0.0, first, count };
-        // SAFETY: the caller's promise.
-        unsafe { prepare(self.isa, &what, scales, unused) }
-    }
-
-    /// Columns `first..first + count` of the output.
-    fn few(&self, run: &Run, first: usize, count: usize) {
-        let w = &self.matrices[run.matrix];
-        let mut x = [std::ptr::null(); FEW_MAX];
-        for (i, x) in x.iter_mut().enumerate().take(run.rows) {
-            *x = self.widened.row(self.x_row(run, i)).cast_const();
-        }
-        let floats = lines((FEW_ROWS * w.columns.div_ceil(GROUP) + PADDING) * 4) / 4;
-        scratch::with(&TILE, (2 * floats + FEW_MAX * FEW_ROWS) * 4, |memory| {
-            let scales = memory.cast::<f32>();
-            let (unused, out) = (scales.wrapping_add(floats), scales.wrapping_add(2 * floats));
-            for start in (first..first + count).step_by(FEW_ROWS) {
-                let rows = FEW_ROWS.min(first + count - start);
-                let row = run.weight_row + start;
-                // SAFETY: the parts of the scratch are as long as `Few` and `scales` say, matrix and run were
-                // checked against each other, and other tasks write other columns.
-                unsafe {
-                    self.scales(w, (row, rows), scales, unused);
-                    (self.loops.few)(&Few {
-                        weights: w.bytes[row * w.row_bytes..].as_ptr(),
-                        row_bytes: w.row_bytes,
-                        rows,
-                        columns: w.columns,
-                        scales,
-                        x: &x[..run.rows],
-                        out,
-                    });
-                    for i in 0..run.rows {
-                        let values = std::slice::from_raw_parts(out.add(i * rows), rows);
-                        run.out.write(self.isa, run.first + i, start, values);
-                    }
-                }
-            }
-        });
-    }
-
-    /// One tile of weight rows from `column` on, against `count` rows of activations from the run's `first` on.
-    fn many(&self, run: &Run, column: usize, first: usize, count: usize) {
-        let w = &self.matrices[run.matrix];
-        let width = WIDTH * self.loops.lanes;
-        let columns = width.min(run.columns - column);
-        let row_groups = w.columns.div_ceil(GROUP);
-        let tile_bytes = lines(TILE_COLUMNS * width * 4);
-        let scale_bytes = lines((columns * row_groups + PADDING) * 4);
-        let sum_bytes = lines(count * width * 4);
-        let bytes = tile_bytes + 2 * scale_bytes + sum_bytes + count * size_of::<*const u8>();
-        scratch::with(&TILE, bytes, |tile| {
-            let scales = tile.wrapping_add(tile_bytes).cast::<f32>();
-            let unused = scales.wrapping_byte_add(scale_bytes);
-            let sums = unused.wrapping_byte_add(scale_bytes);
-            let x = sums.wrapping_byte_add(sum_bytes).cast::<*const u8>();
-            let row = run.weight_row + column;
-            // SAFETY: the parts of the scratch are as long as `Pack`, `Many` and `scales` say, matrix and run were
-            // checked against each other, and other tasks write other parts of the output.
-            unsafe {
-                sums.write_bytes(0, count * width);
-                self.scales(w, (row, columns), scales, unused);
-                for start in (0..w.columns).step_by(TILE_COLUMNS) {
-                    let span = TILE_COLUMNS.min(w.columns - start);
-                    let size = w.kind.size();
-                    (self.loops.pack)(&Pack {
-                        weights: w.bytes[row * w.row_bytes + start * size..].as_ptr(),
-                        row_bytes: w.row_bytes,
-                        rows: columns,
-                        columns: span,
-                        scales: scales.add(start / GROUP),
-                        row_groups,
-                        tile,
-                    });
-                    for i in 0..count {
-                        x.add(i).write(self.x_at(run, first + i, start));
-                    }
-                    (self.loops.many)(&Many {
-                        tile,
-                        units: if self.loops.pairs { span / 2 } else { span },
-                        x: std::slice::from_raw_parts(x, count),
-                        sums,
-                    });
-                }
-                for i in 0..count {
-                    let values = std::slice::from_raw_parts(sums.add(i * width), columns);
-                    run.out.write(self.isa, run.first + first + i, column, values);
-                }
-            }
-        });
-    }
-
-    /// Where `many` reads column `column` of a run's row.
-    fn x_at(&self, run: &Run, row: usize, column: usize) -> *const u8 {
-        let row = self.x_row(run, row);
-        if !self.loops.pairs {
-            return self.widened.row(row).wrapping_add(column).cast_const().cast();
-        }
-        match self.x.row(row) {
-            Floats::Bf16(row) => row[column..].as_ptr().cast(),
-            _ => unreachable!("pairs are bf16"),
-        }
-    }
 }
 
 /// One weight after the other.
@@ -393,9 +144,10 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
+    use super::super::weights::Type;
     use super::*;
-    use crate::element::{Element, FloatsMut};
-    use crate::{Pool, isa};
+    use crate::element::{Element, Floats, FloatsMut};
+    use crate::{Isa, Pool, isa};
 
     const TYPES: [Type; 3] = [Type::F32, Type::Bf16, Type::F16];
 

@@ -5,6 +5,7 @@
 //! path, which stay in f32. Few rows and many take different roads ([`few`], [`many`]).
 
 mod activations;
+mod call;
 mod codec;
 mod few;
 mod many;

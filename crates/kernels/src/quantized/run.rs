@@ -1,36 +1,22 @@
-//! From a product to tasks: who quantises the activations, how the weights are cut, which loop runs.
+//! The entries: what is checked, who quantises the activations, how a product becomes tasks.
 
-use super::activations::{Activations, Layout, Row, quantize_row};
-use super::codec::{Bits2, Bits4, Bits8, Codec, Float4, Odd};
-use super::few::{self, Few};
-use super::many::{self, Many, Pack, TILE_COLUMNS, Units, WIDTH};
+use std::cell::Cell;
+
+use super::activations::{Activations, Layout, quantize_row};
+use super::call::{Call, Loops};
+use super::many::WIDTH;
 use super::matrix::{Kind, QuantizedMatrix};
 use super::reference;
-use super::scales::{PADDING, Prepare, prepare};
 use crate::dense;
 use crate::gather::Gather;
 use crate::rows::{Rows, RowsMut};
-use crate::scratch::{self, Line, lines};
-use crate::simd::pair_steps;
-use crate::tasks::{Run, count_tasks, find_task, with_runs};
+use crate::scratch::{self, Line};
+use crate::tasks::{Cut, Run, count_tasks, find_task, with_runs};
 use crate::{Cpu, Isa};
-use std::cell::Cell;
-
-/// More rows than this are worth a transposed tile of weights.
-const FEW_MAX: usize = 8;
-
-/// Weight rows whose scales are prepared together.
-const FEW_ROWS: usize = 16;
-
-/// Bytes of codes in a task of few rows: some microseconds of reading.
-const FEW_TASK_BYTES: usize = 32 << 10;
-
-/// Rows of activations for which a tile of weights is unpacked once.
-const MANY_ROWS_MAX: usize = 512;
 
 thread_local! {
     static ACTIVATIONS: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
-    static TILE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static ROW: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
 /// `y = x · wᵀ`; `y` has a row for each of `x` and a column for each weight row.
@@ -83,62 +69,6 @@ pub fn gathered_quantized_product(
     });
 }
 
-/// The loops for one kind of weight on one instruction set.
-#[derive(Clone, Copy)]
-struct Loops {
-    few: unsafe fn(&Few<'_>),
-    pack: unsafe fn(&Pack),
-    many: unsafe fn(&Many<'_>),
-    planes: usize,
-    lanes: usize,
-    /// What the codes seen by the loops lack, in units of the scale.
-    shift: f32,
-    factor: f32,
-    /// How many products of bytes may be added before they are widened.
-    steps: usize,
-}
-
-impl Loops {
-    fn new(isa: Isa, kind: Kind) -> Option<Loops> {
-        match kind {
-            Kind::Affine { bits: 2, .. } => Loops::of::<Bits2>(isa),
-            Kind::Affine { bits: 3, .. } => Loops::of::<Odd<3>>(isa),
-            Kind::Affine { bits: 4, .. } => Loops::of::<Bits4>(isa),
-            Kind::Affine { bits: 5, .. } => Loops::of::<Odd<5>>(isa),
-            Kind::Affine { bits: 6, .. } => Loops::of::<Odd<6>>(isa),
-            Kind::Affine { .. } => Loops::of::<Bits8>(isa),
-            Kind::Mxfp4 | Kind::Nvfp4 => Loops::of::<Float4>(isa),
-            Kind::Mxfp8 => None,
-        }
-    }
-
-    fn of<C: Codec>(isa: Isa) -> Option<Loops> {
-        // Only VNNI takes codes of 8 bits as they are, and only AVX without it adds in 16 bits.
-        let pairs = matches!(isa, Isa::Avx2 | Isa::Avx512);
-        let signed = C::MAX == 255 && (pairs || isa.has_neon());
-        Some(Loops {
-            few: few::entry::<C>(isa)?,
-            pack: many::pack_entry::<C>(isa)?,
-            many: many::entry::<C>(isa)?,
-            planes: C::PLANES,
-            lanes: isa.lanes(),
-            shift: if signed { 128.0 } else { -C::OFFSET },
-            factor: if C::OFFSET == 0.0 { 1.0 } else { 0.5 },
-            steps: if pairs && !signed { pair_steps(C::MAX) } else { 8 },
-        })
-    }
-}
-
-/// Everything a task needs to know.
-struct Call<'a> {
-    isa: Isa,
-    loops: Loops,
-    x: Activations,
-    /// The row of activations for each output row.
-    map: Option<&'a [u32]>,
-    matrices: &'a [QuantizedMatrix<'a>],
-}
-
 fn multiply(
     cpu: &Cpu<'_>,
     x: &Rows<'_>,
@@ -147,6 +77,7 @@ fn multiply(
     runs: &mut [Run],
 ) {
     x.check();
+    cpu.check();
     let kind = matrices[0].kind;
     let Some(loops) = Loops::new(cpu.isa, kind) else {
         return multiply_plainly(cpu, x, map, matrices, runs);
@@ -155,12 +86,13 @@ fn multiply(
     scratch::with(&ACTIVATIONS, x.rows * layout.row_bytes(), |base| {
         let activations = Activations { base, layout };
         quantize_rows(cpu, x, &activations);
-        let call = Call { isa: cpu.isa, loops, x: activations, map, matrices };
-        let tasks = count_tasks(runs, |run| call.tasks(run, cpu.pool.threads()));
+        let cut = Cut { threads: cpu.pool.threads(), tile_rows: WIDTH * loops.lanes };
+        let call = Call { isa: cpu.isa, loops, cut, x: activations, map, matrices };
+        let tasks = count_tasks(runs, |run| call.tasks(run));
         let runs = &*runs;
         cpu.pool.run(tasks, &|task| {
             let (run, task) = find_task(runs, task);
-            call.perform(run, task, cpu.pool.threads());
+            call.perform(run, task);
         });
     });
 }
@@ -175,171 +107,6 @@ fn quantize_rows(cpu: &Cpu<'_>, x: &Rows<'_>, to: &Activations) {
             unsafe { quantize_row(cpu.isa, x.row(row), &to.layout, at) };
         }
     });
-}
-
-impl Call<'_> {
-    fn tasks(&self, run: &Run, threads: usize) -> usize {
-        if run.rows == 0 || run.columns == 0 {
-            return 0;
-        }
-        if run.rows <= FEW_MAX {
-            return run.columns.div_ceil(self.few_grain(run, threads));
-        }
-        run.columns.div_ceil(WIDTH * self.loops.lanes) * self.many_blocks(run, threads)
-    }
-
-    fn perform(&self, run: &Run, task: usize, threads: usize) {
-        if run.rows <= FEW_MAX {
-            let grain = self.few_grain(run, threads);
-            let first = task * grain;
-            return self.few(run, first, grain.min(run.columns - first));
-        }
-        let blocks = self.many_blocks(run, threads);
-        let rows = run.rows.div_ceil(blocks);
-        let (tile, block) = (task / blocks, task % blocks);
-        let first = (block * rows).min(run.rows);
-        self.many(run, tile * WIDTH * self.loops.lanes, first, rows.min(run.rows - first));
-    }
-
-    /// Weight rows in a task of few rows.
-    fn few_grain(&self, run: &Run, threads: usize) -> usize {
-        let fair = run.columns.div_ceil(threads * 4).max(4);
-        (FEW_TASK_BYTES / self.matrices[run.matrix].row_bytes()).clamp(1, fair)
-    }
-
-    /// Blocks of activation rows, so that each thread finds some tasks.
-    fn many_blocks(&self, run: &Run, threads: usize) -> usize {
-        let tiles = run.columns.div_ceil(WIDTH * self.loops.lanes);
-        let wanted = (threads * 4).div_ceil(tiles).min(run.rows / 48).max(1);
-        run.rows.div_ceil(MANY_ROWS_MAX).max(wanted)
-    }
-
-    /// Row `row` of a run's activations.
-    fn x_row(&self, run: &Run, row: usize) -> Row {
-        let row = run.first + row;
-        self.x.row(self.map.map_or(row, |map| map[row] as usize))
-    }
-
-    fn prepare<'a>(&self, w: &QuantizedMatrix<'a>, first: usize, count: usize) -> Prepare<'a> {
-        let (scales, biases) = (w.scales, w.biases);
-        let (factor, shift) = (w.factor * self.loops.factor, self.loops.shift);
-        Prepare { scales, biases, factor, shift, first, count }
-    }
-
-    /// Columns `first..first + count` of the output.
-    fn few(&self, run: &Run, first: usize, count: usize) {
-        let w = &self.matrices[run.matrix];
-        let groups = w.groups();
-        let mut x = [self.x.row(0); FEW_MAX];
-        for (i, x) in x.iter_mut().enumerate().take(run.rows) {
-            *x = self.x_row(run, i);
-        }
-        let floats = lines((FEW_ROWS * groups + PADDING) * 4) / 4;
-        scratch::with(&TILE, (2 * floats + FEW_MAX * FEW_ROWS) * 4, |memory| {
-            let scales = memory.cast::<f32>();
-            let (biases, out) = (scales.wrapping_add(floats), scales.wrapping_add(2 * floats));
-            for start in (first..first + count).step_by(FEW_ROWS) {
-                let rows = FEW_ROWS.min(first + count - start);
-                let row = run.weight_row + start;
-                let codes = w.codes[row * w.row_bytes()..].as_ptr();
-                // SAFETY: the parts of the scratch are as long as `Few` and `prepare` say, matrix and run were
-                // checked against each other, and other tasks write other columns.
-                unsafe {
-                    let what = self.prepare(w, row * groups, rows * groups);
-                    prepare(self.isa, &what, scales, biases);
-                    (self.loops.few)(&Few {
-                        codes,
-                        codes_end: w.codes.as_ptr_range().end,
-                        rows,
-                        columns: w.columns,
-                        group: w.kind.group(),
-                        scales,
-                        biases,
-                        x: &x[..run.rows],
-                        out,
-                    });
-                    for i in 0..run.rows {
-                        let values = std::slice::from_raw_parts(out.add(i * rows), rows);
-                        run.out.write(self.isa, run.first + i, start, values);
-                    }
-                }
-            }
-        });
-    }
-
-    /// One tile of weight rows from `column` on, against `count` rows of activations from the run's `first` on.
-    fn many(&self, run: &Run, column: usize, first: usize, count: usize) {
-        let w = &self.matrices[run.matrix];
-        let width = WIDTH * self.loops.lanes;
-        let columns = width.min(run.columns - column);
-        let group = w.kind.group();
-        let span = TILE_COLUMNS.min(w.columns);
-        let block = 4 * self.loops.lanes * self.loops.planes;
-        let tile_bytes = lines(span.next_multiple_of(block) * width);
-        let scale_bytes = lines(span.div_ceil(group) * width * 4);
-        let row_floats = lines((columns * w.groups() + PADDING) * 4) / 4;
-        let sum_bytes = count * width * 4;
-        let x_bytes = lines(count * size_of::<Row>());
-        let bytes = tile_bytes + 2 * scale_bytes + 2 * row_floats * 4 + sum_bytes + x_bytes;
-        scratch::with(&TILE, bytes, |tile| {
-            let scales = tile.wrapping_add(tile_bytes).cast::<f32>();
-            let biases = scales.wrapping_byte_add(scale_bytes);
-            let row_scales = biases.wrapping_byte_add(scale_bytes);
-            let row_biases = row_scales.wrapping_add(row_floats);
-            let sums = row_biases.wrapping_add(row_floats);
-            let x = sums.wrapping_byte_add(sum_bytes).cast::<Row>();
-            // SAFETY: the parts of the scratch are as long as `Pack`, `Many` and `prepare` say, matrix and run were
-            // checked against each other, and other tasks write other parts of the output.
-            unsafe {
-                sums.write_bytes(0, count * width);
-                for i in 0..count {
-                    x.add(i).write(self.x_row(run, first + i));
-                }
-                let x = std::slice::from_raw_parts(x, count);
-                let row = run.weight_row + column;
-                let what = self.prepare(w, row * w.groups(), columns * w.groups());
-                prepare(self.isa, &what, row_scales, row_biases);
-                for start in (0..w.columns).step_by(TILE_COLUMNS) {
-                    let span = TILE_COLUMNS.min(w.columns - start);
-                    let from = row * w.row_bytes() + start * w.kind.bits() / 8;
-                    (self.loops.pack)(&Pack {
-                        codes: w.codes[from..].as_ptr(),
-                        codes_end: w.codes.as_ptr_range().end,
-                        row_bytes: w.row_bytes(),
-                        rows: columns,
-                        columns: span,
-                        tile,
-                        row_scales: row_scales.add(start / group),
-                        row_biases: row_biases.add(start / group),
-                        row_groups: w.groups(),
-                        groups: span / group,
-                        scales,
-                        biases,
-                    });
-                    (self.loops.many)(&Many {
-                        tile,
-                        first_column: start,
-                        columns: span,
-                        group,
-                        scales,
-                        biases,
-                        x,
-                        sums,
-                        units: Units::new(
-                            group,
-                            self.loops.planes,
-                            self.loops.lanes,
-                            self.loops.steps,
-                        ),
-                    });
-                }
-                for i in 0..count {
-                    let values = std::slice::from_raw_parts(sums.add(i * width), columns);
-                    run.out.write(self.isa, run.first + first + i, column, values);
-                }
-            }
-        });
-    }
 }
 
 /// Without a loop of bytes for this kind: 8-bit floats go the way of dense weights, the rest one by one.
@@ -365,7 +132,7 @@ fn multiply_plainly<'a>(
     cpu.pool.run(tasks, &|task| {
         let (run, column) = find_task(runs, task);
         let w = &matrices[run.matrix];
-        scratch::with(&TILE, w.columns * 4, |memory| {
+        scratch::with(&ROW, w.columns * 4, |memory| {
             // SAFETY: the scratch is as long and initialised.
             let row = unsafe { std::slice::from_raw_parts_mut(memory.cast::<f32>(), w.columns) };
             reference::dequantize_row(w, run.weight_row + column, row);
