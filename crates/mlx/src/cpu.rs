@@ -5,6 +5,7 @@
 //! panics all the same, the thread that made the node gets an error from its next `eval` or reading; the panic does not
 //! pass through MLX, whose streams do not survive many errors.
 
+pub(crate) mod fused;
 pub(crate) mod products;
 mod values;
 

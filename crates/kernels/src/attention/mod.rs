@@ -155,7 +155,10 @@ impl Attention<'_> {
         let shape = (rows, heads, self.value_dim);
         assert_eq!((out.rows, out.heads, out.dim), shape, "shape of the output");
         let kv_heads = self.kv_heads;
-        assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "{heads} heads on {kv_heads} of keys");
+        assert!(
+            kv_heads > 0 && heads.is_multiple_of(kv_heads),
+            "{heads} heads on {kv_heads} of keys"
+        );
         assert!(dim > 0 && self.value_dim > 0, "heads of width 0");
         assert!(self.sinks.is_none_or(|sinks| sinks.len() == heads), "a sink for each head");
         let mut next = 0;

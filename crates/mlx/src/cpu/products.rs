@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use kernels::{Cpu, Isa, Kind, QuantizedMatrix, Rows, RowsMut};
 
-use super::values::{Values, floats_mut, in_order, is_float};
+use super::values::{Values, floats_mut, in_order, is_float, promoted};
 use super::{Input, Kernel, Output, Start, call};
 use crate::{Array, Device, Dtype, Mode, Quantized, device};
 
@@ -18,7 +18,10 @@ pub(crate) fn quantized(x: &Array, weights: &[&Quantized<'_>]) -> Option<Vec<Arr
     let inputs: Vec<&Array> =
         std::iter::once(x).chain(weights.iter().flat_map(|weight| parts(weight))).collect();
     let outputs = outputs_of(x, shapes.iter().map(|shape| shape.rows));
-    Some(call(QuantizedProducts { shapes, isa: forced() }, &inputs, &starts(&outputs, x.dtype())))
+    let others =
+        weights.iter().filter(|weight| is_float(weight.scales)).map(|weight| weight.scales.dtype());
+    let starts = starts(&outputs, others.fold(x.dtype(), promoted));
+    Some(call(QuantizedProducts { shapes, isa: forced() }, &inputs, &starts))
 }
 
 /// x · wᵀ for each of `weights`, `[rows, columns]` and dense. None where this is not ours to compute.
@@ -32,7 +35,9 @@ pub(crate) fn dense(x: &Array, weights: &[&Array]) -> Option<Vec<Array>> {
     }
     let inputs: Vec<&Array> = std::iter::once(x).chain(weights.iter().copied()).collect();
     let outputs = outputs_of(x, weights.iter().map(|weight| weight.shape()[0] as usize));
-    Some(call(DenseProducts { isa: forced() }, &inputs, &starts(&outputs, x.dtype())))
+    let starts =
+        starts(&outputs, weights.iter().map(|weight| weight.dtype()).fold(x.dtype(), promoted));
+    Some(call(DenseProducts { isa: forced() }, &inputs, &starts))
 }
 
 thread_local! {

@@ -40,6 +40,11 @@ pub(super) fn is_float(array: &Array) -> bool {
     matches!(array.dtype(), Dtype::F32 | Dtype::Bf16 | Dtype::F16)
 }
 
+/// The dtype of what is computed of both, by MLX's rule.
+pub(super) fn promoted(a: Dtype, b: Dtype) -> Dtype {
+    if a == b { a } else { Dtype::F32 }
+}
+
 pub(super) fn floats_mut<'a>(output: &'a mut Output<'_>) -> FloatsMut<'a> {
     let checked = "an output has the dtype it was asked for, and memory of an allocator is aligned";
     match output.dtype {
@@ -72,4 +77,77 @@ pub(super) fn in_order<'a, T: Element>(input: &Input<'a>) -> Cow<'a, [T]> {
         }
     }
     Cow::Owned(values)
+}
+
+/// An array whose last axis is without gaps, with the strides of the others.
+pub(super) struct View<'a> {
+    values: Values<'a>,
+    pub first: usize,
+    pub shape: Vec<usize>,
+    pub strides: Vec<usize>,
+}
+
+impl<'a> View<'a> {
+    pub fn of(input: &Input<'a>) -> View<'a> {
+        let shape: Vec<usize> = input.shape.iter().map(|dim| *dim as usize).collect();
+        let straight =
+            input.strides.last() == Some(&1) && input.strides.iter().all(|stride| *stride >= 0);
+        if !straight {
+            let values = Values::of(input);
+            return View { values, first: 0, strides: row_major(&shape), shape };
+        }
+        let (values, first) = match input.dtype {
+            Dtype::F32 => reached(input, Values::F32),
+            Dtype::Bf16 => reached(input, Values::Bf16),
+            Dtype::F16 => reached(input, Values::F16),
+            other => unreachable!("checked when the node was made: {other}"),
+        };
+        View {
+            values,
+            first,
+            shape,
+            strides: input.strides.iter().map(|stride| *stride as usize).collect(),
+        }
+    }
+
+    pub fn floats(&self) -> Floats<'_> {
+        self.values.floats()
+    }
+
+    /// From this element on.
+    pub fn floats_from(&self, first: usize) -> Floats<'_> {
+        match self.floats() {
+            Floats::F32(values) => Floats::F32(&values[first..]),
+            Floats::Bf16(values) => Floats::Bf16(&values[first..]),
+            Floats::F16(values) => Floats::F16(&values[first..]),
+        }
+    }
+}
+
+fn reached<'a, T: Element>(
+    input: &Input<'a>,
+    wrap: impl Fn(Cow<'a, [T]>) -> Values<'a>,
+) -> (Values<'a>, usize) {
+    let (memory, first) = input.reach::<T>().expect("the dtype was checked when the node was made");
+    (wrap(Cow::Borrowed(memory)), first)
+}
+
+pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for axis in (0..shape.len().saturating_sub(1)).rev() {
+        strides[axis] = strides[axis + 1] * shape[axis + 1];
+    }
+    strides
+}
+
+/// A stretch of an output's memory.
+pub(super) fn part_mut<'a>(
+    output: &'a mut Output<'_>,
+    range: std::ops::Range<usize>,
+) -> FloatsMut<'a> {
+    match floats_mut(output) {
+        FloatsMut::F32(values) => FloatsMut::F32(&mut values[range]),
+        FloatsMut::Bf16(values) => FloatsMut::Bf16(&mut values[range]),
+        FloatsMut::F16(values) => FloatsMut::F16(&mut values[range]),
+    }
 }
