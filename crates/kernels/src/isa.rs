@@ -22,7 +22,7 @@ pub enum Isa {
     Avx512Vnni,
     /// As `Avx512Vnni`, with `vdpbf16ps`.
     Avx512Bf16,
-    /// As `Avx512Bf16`, with the int8 and bf16 tiles.
+    /// As `Avx512Bf16`, with the int8 and bf16 tiles. A name only: nothing uses tiles yet, so it is never supported.
     Amx,
     /// arm64's base.
     Neon,
@@ -137,8 +137,7 @@ pub fn choose(forced: Option<&str>) -> Choice {
         return Choice { isa: wish, warning: None };
     }
     let isa = best_below(Some(wish));
-    let warning =
-        format!("OLLMLX_CPU_ISA: this processor has no {}; using {}", wish.name(), isa.name());
+    let warning = format!("OLLMLX_CPU_ISA: {} cannot run here; using {}", wish.name(), isa.name());
     Choice { isa, warning: Some(warning) }
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn find_task(runs: &[Run], task: usize) -> (&Run, usize) {
 }
 
 /// Rows of activations that the loops for few rows take; more are worth a transposed tile of weights.
-pub(crate) const FEW_MAX: usize = 8;
+pub(crate) const FEW_MAX: usize = 12;
 
 /// Bytes of weights in a task of few rows: some microseconds of reading.
 const FEW_TASK_BYTES: usize = 32 << 10;
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn tasks_cover_the_output() {
         for threads in [1, 2, 64] {
-            for rows in [0, 1, 8, 9, 48, 100, 512, 513, 1500] {
+            for rows in [0, 1, 8, 12, 13, 48, 100, 512, 513, 1500] {
                 for columns in [0, 1, 31, 32, 33, 700] {
                     check(rows, columns, 1000, Cut { threads, tile_rows: 32 });
                     check(rows, columns, 100_000, Cut { threads, tile_rows: 8 });
