@@ -38,6 +38,7 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     unsafe fn sum(v: Self::F) -> f32;
     /// The sums of four vectors.
     unsafe fn sums(v: [Self::F; 4]) -> [f32; 4];
