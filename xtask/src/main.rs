@@ -50,7 +50,9 @@ const COMMANDS: &[Command] = &[
         run: |args| done(tidy::run(args)),
     },
     Command {
-        name: "bench", about: "measurements: bench step [--config NAME] …", run: bench::run
+        name: "bench",
+        about: "measurements: bench step [--shape NAME] [--bits 4|8|16] …",
+        run: bench::run,
     },
     Command {
         name: "pocket",
