@@ -123,6 +123,7 @@ fn request(id: u64, exercise: Exercise) -> Request {
         format: Format::Free,
         think: Think::Unset,
         logprobs: None,
+        tool_choice: protocol::ToolChoice::default(),
         render_only: false,
     }
 }

@@ -70,6 +70,7 @@ fn request(id: u64, prompt: &str, num_predict: i64, stop: &[&str]) -> Request {
         format: protocol::Format::Free,
         think: Think::Unset,
         logprobs: None,
+        tool_choice: protocol::ToolChoice::default(),
         render_only: false,
     }
 }

@@ -79,6 +79,7 @@ fn request(id: u64, prompt: &str, options: Options) -> Request {
         format: Format::Free,
         think: Think::Unset,
         logprobs: None,
+        tool_choice: protocol::ToolChoice::default(),
         render_only: false,
     }
 }

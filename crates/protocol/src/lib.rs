@@ -21,5 +21,6 @@ pub use failure::{Failure, FailureKind};
 pub use job::{Convert, ConvertProgress, Converted, LoadModel, LoadedModel, ModelFiles, NewLayer};
 pub use options::{OPTIONS, OptionError, OptionKind, Options, Seed};
 pub use request::{
-    Format, Image, Input, Message, Request, RequestId, Role, Think, Tool, ToolCall, ToolFunction,
+    Format, Image, Input, Message, Request, RequestId, Role, Think, Tool, ToolCall, ToolChoice,
+    ToolFunction,
 };

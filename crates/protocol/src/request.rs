@@ -21,6 +21,8 @@ pub struct Request {
     pub format: Format,
     #[serde(default)]
     pub think: Think,
+    #[serde(default)]
+    pub tool_choice: ToolChoice,
     /// `Some(n)`: the log-probability of each token, with `n` alternatives (0 to 20).
     #[serde(default)]
     pub logprobs: Option<u8>,
@@ -138,6 +140,27 @@ pub enum Format {
     /// Any JSON object.
     Json,
     Schema(Value),
+    /// The whole answer matches it.
+    Regex(String),
+    /// A grammar in the syntax of Lark.
+    Lark(String),
+    /// A grammar in llama.cpp's syntax.
+    Gbnf(String),
+}
+
+/// Whether the answer must be a call of one of the request's tools.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolChoice {
+    /// The model decides.
+    #[default]
+    Auto,
+    /// No call, although tools are declared.
+    None,
+    /// At least one call.
+    Required,
+    /// A call of this tool.
+    Named(String),
 }
 
 /// Whether the model may think before it answers, where it can.

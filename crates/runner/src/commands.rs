@@ -68,6 +68,7 @@ mod tests {
             format: Format::Free,
             think: Think::Unset,
             logprobs: None,
+            tool_choice: protocol::ToolChoice::default(),
             render_only: false,
         }))
     }

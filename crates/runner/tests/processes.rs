@@ -138,6 +138,7 @@ fn request(id: u64, prompt: &str) -> Request {
         format: Format::Free,
         think: Think::Unset,
         logprobs: None,
+        tool_choice: protocol::ToolChoice::default(),
         render_only: false,
     }
 }

@@ -32,6 +32,7 @@ fn request(prompt: &str, options: Options) -> Request {
         format: Format::Free,
         think: Think::Unset,
         logprobs: None,
+        tool_choice: protocol::ToolChoice::default(),
         render_only: false,
     }
 }

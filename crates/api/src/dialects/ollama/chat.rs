@@ -65,6 +65,7 @@ pub(crate) fn request(body: ChatBody) -> Result<Ask, Refusal> {
             format: Default::default(),
             think: body.think.0,
             logprobs,
+            tool_choice: protocol::ToolChoice::default(),
             render_only: body.debug_render_only,
         },
         options: body.options,

@@ -86,6 +86,7 @@ pub(crate) fn request(body: GenerateBody) -> Result<Ask, Refusal> {
             format: Default::default(),
             think,
             logprobs,
+            tool_choice: protocol::ToolChoice::default(),
             render_only,
         },
         options,

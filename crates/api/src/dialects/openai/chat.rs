@@ -108,6 +108,7 @@ pub(crate) fn request(body: ChatBody) -> Result<Ask, Rejection> {
             format: Default::default(),
             think,
             logprobs,
+            tool_choice: protocol::ToolChoice::default(),
             render_only: body.debug_render_only,
         },
         options,
