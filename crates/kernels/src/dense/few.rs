@@ -1,7 +1,7 @@
 //! Products of few rows: the weights stream through once, and lanes run along a weight row.
 
 use super::weights::{Float, GROUP};
-use crate::simd::{Simd, float_entry_points};
+use crate::simd::{Simd, each, float_entry_points};
 
 /// Weight rows, and what to do with them.
 pub(crate) struct Few<'a> {
@@ -34,47 +34,50 @@ unsafe fn few<V: Simd, C: Float>(args: &Few<'_>) {
             first += match args.x.len() - first {
                 1 => columns::<V, C, 1, 4>(args, first),
                 2 => columns::<V, C, 2, 4>(args, first),
-                3 => columns::<V, C, 3, 1>(args, first),
-                left if left >= 8 && V::LANES == 16 => columns::<V, C, 8, 1>(args, first),
+                left if const { V::LANES == 16 } && left >= 8 => columns::<V, C, 8, 1>(args, first),
                 _ => columns::<V, C, 4, 2>(args, first),
             }
         }
     }
 }
 
-/// All weight rows, `R` at a time, against `N` rows of activations; `N * R` is at most eight.
+/// All weight rows, `R` at a time, against up to `N` rows of activations; `N * R` is at most eight. Where fewer are left
+/// of either, the last is computed again: cheaper than a loop for each count, which all have to be compiled.
 #[inline(always)]
 unsafe fn columns<V: Simd, C: Float, const N: usize, const R: usize>(
     args: &Few<'_>,
     first: usize,
 ) -> usize {
-    let x: [*const f32; N] = std::array::from_fn(|i| args.x[first + i]);
-    let whole = args.rows - args.rows % R;
+    let count = N.min(args.x.len() - first);
+    let x: [*const f32; N] = each(|i| args.x[first + i.min(count - 1)]);
     // SAFETY: as in `crate::simd`.
     unsafe {
-        for row in (0..whole).step_by(R) {
-            weight_rows::<V, C, N, R>(args, row, &x, first);
-        }
-        for row in whole..args.rows {
-            weight_rows::<V, C, N, 1>(args, row, &x, first);
+        for row in (0..args.rows).step_by(R) {
+            let sums = weight_rows::<V, C, N, R>(args, row, &x);
+            for r in 0..R.min(args.rows - row) {
+                for i in 0..count {
+                    *args.out.add((first + i) * args.rows + row + r) = sums[r * N + i];
+                }
+            }
         }
     }
-    N
+    count
 }
 
+/// The products of `R` weight rows from `row` on, `[R][N]`.
 #[inline(always)]
 unsafe fn weight_rows<V: Simd, C: Float, const N: usize, const R: usize>(
     args: &Few<'_>,
     row: usize,
     x: &[*const f32; N],
-    first: usize,
-) {
+) -> [f32; 8] {
     // SAFETY: as in `crate::simd`.
     unsafe {
+        let last = args.rows - 1;
         let weights: [*const u8; R] =
-            std::array::from_fn(|r| args.weights.add((row + r) * args.row_bytes));
+            each(|r| args.weights.add((row + r).min(last) * args.row_bytes));
         let scales: [*const f32; R] =
-            std::array::from_fn(|r| args.scales.wrapping_add((row + r) * (args.columns / GROUP)));
+            each(|r| args.scales.wrapping_add((row + r).min(last) * (args.columns / GROUP)));
         let whole = args.columns - args.columns % V::LANES;
         let mut sums = [[V::zero(); N]; R];
         for k in (0..whole).step_by(V::LANES) {
@@ -97,13 +100,7 @@ unsafe fn weight_rows<V: Simd, C: Float, const N: usize, const R: usize>(
         for (r, sums) in sums.iter().enumerate() {
             all[r * N..(r + 1) * N].copy_from_slice(sums);
         }
-        for (part, sums) in all.chunks(4).enumerate().take((N * R).div_ceil(4)) {
-            let sums = V::sums([sums[0], sums[1], sums[2], sums[3]]);
-            for (i, sum) in sums.into_iter().enumerate().take(N * R - part * 4) {
-                let (r, i) = ((part * 4 + i) / N, (part * 4 + i) % N);
-                *args.out.add((first + i) * args.rows + row + r) = sum;
-            }
-        }
+        V::sums_of_eight(&all, N * R > 4)
     }
 }
 

@@ -4,7 +4,7 @@
 //! rows of activations by the width of the tile: one activation, broadcast, multiplies two vectors of weights.
 
 use super::weights::{Float, GROUP};
-use crate::simd::{Simd, float_entry_points};
+use crate::simd::{Simd, each, float_entry_points};
 
 /// Vectors of weight rows in a tile.
 pub(crate) const WIDTH: usize = 2;
@@ -130,40 +130,29 @@ impl<V: Simd> Multiply<V> for Floats<V> {
 
 #[inline(always)]
 unsafe fn blocks<V: Simd, M: Multiply<V>>(args: &Many<'_>) {
-    let mut first = 0;
-    let rows = args.x.len();
-    // SAFETY: as in `crate::simd`; `first + R` stays within the rows of activations.
-    unsafe {
-        while rows - first >= 6 {
-            block::<V, M, 6>(args, first);
-            first += 6;
-        }
-        if rows - first >= 4 {
-            block::<V, M, 4>(args, first);
-            first += 4;
-        }
-        if rows - first >= 2 {
-            block::<V, M, 2>(args, first);
-            first += 2;
-        }
-        if rows - first == 1 {
-            block::<V, M, 1>(args, first);
-        }
+    for first in (0..args.x.len()).step_by(ROWS) {
+        // SAFETY: as in `crate::simd`.
+        unsafe { block::<V, M, ROWS>(args, first) }
     }
 }
 
-/// `R` rows of activations against the whole tile.
+/// Rows of activations in a block, as registers allow.
+const ROWS: usize = 6;
+
+/// `R` rows of activations against the whole tile. Where fewer are left, the last is computed again, which takes no
+/// longer: a block of fewer rows would wait for its own additions.
 #[inline(always)]
 unsafe fn block<V: Simd, M: Multiply<V>, const R: usize>(args: &Many<'_>, first: usize) {
     let width = WIDTH * V::LANES;
     // SAFETY: as in `crate::simd`.
     unsafe {
-        let x: [*const u8; R] = std::array::from_fn(|r| args.x[first + r]);
+        let count = R.min(args.x.len() - first);
+        let x: [*const u8; R] = each(|r| args.x[first + r.min(count - 1)]);
         let out = args.sums.add(first * width);
         let mut sums = [[V::zero(); WIDTH]; R];
         for unit in 0..args.units {
             let tile = args.tile.add(unit * WIDTH * V::BYTES);
-            let weights: [M::W; WIDTH] = std::array::from_fn(|v| M::load(tile.add(v * V::BYTES)));
+            let weights: [M::W; WIDTH] = each(|v| M::load(tile.add(v * V::BYTES)));
             for r in 0..R {
                 let x = M::splat(x[r].add(unit * 4));
                 for v in 0..WIDTH {
@@ -171,7 +160,7 @@ unsafe fn block<V: Simd, M: Multiply<V>, const R: usize>(args: &Many<'_>, first:
                 }
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
+        for (r, sums) in sums.iter().enumerate().take(count) {
             for (v, &sum) in sums.iter().enumerate() {
                 let to = out.add(r * width + v * V::LANES);
                 V::store(to, V::fma(sum, V::splat(1.0), V::load(to)));

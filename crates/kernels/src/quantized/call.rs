@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::activations::{Activations, Row};
-use super::codec::{Bits2, Bits4, Bits8, Codec, Float4, Odd};
+use super::codec::{Bits2, Bits3, Bits4, Bits5, Bits6, Bits8, Codec, Float4};
 use super::few::{self, Few};
 use super::many::{self, Many, Pack, TILE_COLUMNS, Units, WIDTH};
 use super::matrix::{Kind, QuantizedMatrix};
@@ -32,6 +32,8 @@ pub(super) struct Loops {
     /// What the codes seen by the loops lack, in units of the scale.
     shift: f32,
     factor: f32,
+    /// Bits of codes that the loops see turned.
+    flip: u8,
     /// How many products of bytes may be added before they are widened.
     steps: usize,
 }
@@ -40,10 +42,10 @@ impl Loops {
     pub fn new(isa: Isa, kind: Kind) -> Option<Loops> {
         match kind {
             Kind::Affine { bits: 2, .. } => Loops::of::<Bits2>(isa),
-            Kind::Affine { bits: 3, .. } => Loops::of::<Odd<3>>(isa),
+            Kind::Affine { bits: 3, .. } => Loops::of::<Bits3>(isa),
             Kind::Affine { bits: 4, .. } => Loops::of::<Bits4>(isa),
-            Kind::Affine { bits: 5, .. } => Loops::of::<Odd<5>>(isa),
-            Kind::Affine { bits: 6, .. } => Loops::of::<Odd<6>>(isa),
+            Kind::Affine { bits: 5, .. } => Loops::of::<Bits5>(isa),
+            Kind::Affine { bits: 6, .. } => Loops::of::<Bits6>(isa),
             Kind::Affine { .. } => Loops::of::<Bits8>(isa),
             Kind::Mxfp4 | Kind::Nvfp4 => Loops::of::<Float4>(isa),
             Kind::Mxfp8 => None,
@@ -61,6 +63,7 @@ impl Loops {
             planes: C::PLANES,
             lanes: isa.lanes(),
             shift: if signed { 128.0 } else { -C::OFFSET },
+            flip: if signed { 128 } else { 0 },
             factor: if C::OFFSET == 0.0 { 1.0 } else { 0.5 },
             steps: if pairs && !signed { pair_steps(C::MAX) } else { 8 },
         })
@@ -182,6 +185,7 @@ impl Call<'_> {
                     (self.loops.pack)(&Pack {
                         codes: w.codes[from..].as_ptr(),
                         codes_end: w.codes.as_ptr_range().end,
+                        flip: self.loops.flip,
                         row_bytes: w.row_bytes(),
                         rows: columns,
                         columns: span,

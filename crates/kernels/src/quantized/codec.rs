@@ -4,7 +4,7 @@
 //! are one plane and the high halves another. Activations are laid out in the same order ([`super::activations`]),
 //! so no shuffling is needed. A weight is `scale * (code - OFFSET) + bias`.
 
-use crate::simd::{Simd, spread_reads};
+use crate::simd::{Codes, Simd, Small, Whole, pair_steps, spread_reads};
 
 #[allow(clippy::missing_safety_doc)]
 pub(crate) trait Codec: 'static {
@@ -12,6 +12,8 @@ pub(crate) trait Codec: 'static {
     const PLANES: usize;
     /// The largest code.
     const MAX: usize;
+    /// How they are multiplied.
+    type Codes: Codes;
     const OFFSET: f32 = 0.0;
 
     /// Codes in one vector's planes.
@@ -41,8 +43,11 @@ pub(crate) trait Codec: 'static {
 pub(crate) struct Bits2;
 pub(crate) struct Bits4;
 pub(crate) struct Bits8;
-/// 3, 5 and 6 bits: codes run over byte boundaries.
-pub(crate) struct Odd<const BITS: usize>;
+pub(crate) type Bits3 = Odd<3, { pair_steps(7) }>;
+pub(crate) type Bits5 = Odd<5, { pair_steps(31) }>;
+pub(crate) type Bits6 = Odd<6, { pair_steps(63) }>;
+/// 3, 5 and 6 bits: codes run over byte boundaries. `STEPS` is what `pair_steps` says of them.
+pub(crate) struct Odd<const BITS: usize, const STEPS: usize>;
 /// 4-bit floats, as twice their value plus 12.
 pub(crate) struct Float4;
 
@@ -50,6 +55,7 @@ impl Codec for Bits2 {
     const BITS: usize = 2;
     const PLANES: usize = 4;
     const MAX: usize = 3;
+    type Codes = Small<{ pair_steps(3) }>;
     #[inline(always)]
     unsafe fn split<V: Simd>(v: V::B) -> [V::B; 4] {
         // SAFETY: the caller's promise.
@@ -69,6 +75,7 @@ impl Codec for Bits4 {
     const BITS: usize = 4;
     const PLANES: usize = 2;
     const MAX: usize = 15;
+    type Codes = Small<{ pair_steps(15) }>;
     #[inline(always)]
     unsafe fn split<V: Simd>(v: V::B) -> [V::B; 4] {
         // SAFETY: the caller's promise.
@@ -84,16 +91,18 @@ impl Codec for Bits8 {
     const BITS: usize = 8;
     const PLANES: usize = 1;
     const MAX: usize = 255;
+    type Codes = Whole;
     #[inline(always)]
     unsafe fn split<V: Simd>(v: V::B) -> [V::B; 4] {
         [v; 4]
     }
 }
 
-impl<const N: usize> Codec for Odd<N> {
+impl<const N: usize, const STEPS: usize> Codec for Odd<N, STEPS> {
     const BITS: usize = N;
     const PLANES: usize = 1;
     const MAX: usize = (1 << N) - 1;
+    type Codes = Small<STEPS>;
     fn reads<V: Simd>() -> usize {
         spread_reads(V::BYTES, N)
     }
@@ -115,6 +124,7 @@ impl Codec for Float4 {
     const BITS: usize = 4;
     const PLANES: usize = 2;
     const MAX: usize = 24;
+    type Codes = Small<{ pair_steps(24) }>;
     const OFFSET: f32 = 12.0;
     #[inline(always)]
     unsafe fn split<V: Simd>(v: V::B) -> [V::B; 4] {

@@ -5,7 +5,7 @@
 
 use super::activations::Row;
 use super::codec::Codec;
-use crate::simd::{Dot, Simd, entry_points};
+use crate::simd::{Dot, Simd, each, entry_points};
 
 /// Weight rows, and what to do with them.
 pub(crate) struct Few<'a> {
@@ -41,54 +41,57 @@ unsafe fn few<V: Simd, D: Dot<V>, C: Codec>(args: &Few<'_>) {
             first += match args.x.len() - first {
                 1 => columns::<V, D, C, 1, 4>(args, first),
                 2 => columns::<V, D, C, 2, 4>(args, first),
-                3 => columns::<V, D, C, 3, 1>(args, first),
-                left if left >= 8 && V::LANES == 16 => columns::<V, D, C, 8, 1>(args, first),
+                left if const { V::LANES == 16 } && left >= 8 => {
+                    columns::<V, D, C, 8, 1>(args, first)
+                }
                 _ => columns::<V, D, C, 4, 2>(args, first),
             }
         }
     }
 }
 
-/// All weight rows, `R` at a time, against `N` rows of activations; `N * R` is at most eight.
+/// All weight rows, `R` at a time, against up to `N` rows of activations; `N * R` is at most eight. Where fewer are left
+/// of either, the last is computed again: cheaper than a loop for each count, which all have to be compiled.
 #[inline(always)]
 unsafe fn columns<V: Simd, D: Dot<V>, C: Codec, const N: usize, const R: usize>(
     args: &Few<'_>,
     first: usize,
 ) -> usize {
-    let x: [Row; N] = std::array::from_fn(|i| args.x[first + i]);
-    let whole = args.rows - args.rows % R;
+    let count = N.min(args.x.len() - first);
+    let x: [Row; N] = each(|i| args.x[first + i.min(count - 1)]);
     // SAFETY: as in `crate::simd`.
     unsafe {
-        let lane_groups: [i32; 16] =
-            std::array::from_fn(|lane| (lane * 4 * C::PLANES / args.group) as i32);
+        let lane_groups: [i32; 16] = each(|lane| (lane * 4 * C::PLANES / args.group) as i32);
         let lane_groups = V::load_ints(lane_groups.as_ptr());
-        for row in (0..whole).step_by(R) {
-            weight_rows::<V, D, C, N, R>(args, row, lane_groups, &x, first);
-        }
-        for row in whole..args.rows {
-            weight_rows::<V, D, C, N, 1>(args, row, lane_groups, &x, first);
+        for row in (0..args.rows).step_by(R) {
+            let sums = weight_rows::<V, D, C, N, R>(args, row, lane_groups, &x);
+            for r in 0..R.min(args.rows - row) {
+                for i in 0..count {
+                    *args.out.add((first + i) * args.rows + row + r) = sums[r * N + i];
+                }
+            }
         }
     }
-    N
+    count
 }
 
-/// `R` weight rows from `row` on.
+/// The products of `R` weight rows from `row` on, `[R][N]`.
 #[inline(always)]
 unsafe fn weight_rows<V: Simd, D: Dot<V>, C: Codec, const N: usize, const R: usize>(
     args: &Few<'_>,
     row: usize,
     lane_groups: V::I,
     x: &[Row; N],
-    first: usize,
-) {
+) -> [f32; 8] {
     let block = C::block::<V>();
     let bytes = block * C::BITS / 8;
     let row_bytes = args.columns * C::BITS / 8;
     let groups = args.columns / args.group;
     // SAFETY: as in `crate::simd`.
     unsafe {
-        let codes: [*const u8; R] = std::array::from_fn(|r| args.codes.add((row + r) * row_bytes));
-        let scales: [*const f32; R] = std::array::from_fn(|r| args.scales.add((row + r) * groups));
+        let last = args.rows - 1;
+        let codes: [*const u8; R] = each(|r| args.codes.add((row + r).min(last) * row_bytes));
+        let scales: [*const f32; R] = each(|r| args.scales.add((row + r).min(last) * groups));
         // Blocks that may be read where they lie; the rest goes through a buffer.
         let readable = args.codes_end as usize - codes[R - 1] as usize;
         let direct = (readable + bytes).saturating_sub(C::reads::<V>()) / bytes;
@@ -114,19 +117,13 @@ unsafe fn weight_rows<V: Simd, D: Dot<V>, C: Codec, const N: usize, const R: usi
             }
         }
         for (r, sums) in sums.iter_mut().enumerate() {
-            add_biases::<V, N>(sums, args.biases.add((row + r) * groups), groups, x);
+            add_biases::<V, N>(sums, args.biases.add((row + r).min(last) * groups), groups, x);
         }
         let mut all = [V::zero(); 8];
         for (r, sums) in sums.iter().enumerate() {
             all[r * N..(r + 1) * N].copy_from_slice(sums);
         }
-        for (part, sums) in all.chunks(4).enumerate().take((N * R).div_ceil(4)) {
-            let sums = V::sums([sums[0], sums[1], sums[2], sums[3]]);
-            for (i, sum) in sums.into_iter().enumerate().take(N * R - part * 4) {
-                let (r, i) = ((part * 4 + i) / N, (part * 4 + i) % N);
-                *args.out.add((first + i) * args.rows + row + r) = sum;
-            }
-        }
+        V::sums_of_eight(&all, N * R > 4)
     }
 }
 

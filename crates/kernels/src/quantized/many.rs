@@ -7,7 +7,7 @@
 
 use super::activations::{Row, SPAN};
 use super::codec::Codec;
-use crate::simd::{Dot, Simd, entry_points};
+use crate::simd::{Dot, Simd, each, entry_points, float_entry_points};
 
 /// Vectors of weight rows in a tile.
 pub(crate) const WIDTH: usize = 2;
@@ -20,6 +20,8 @@ pub(crate) struct Pack {
     /// Codes of the tile's first row, at its first column; a multiple of 32 from the row's begin.
     pub codes: *const u8,
     pub codes_end: *const u8,
+    /// What `Dot::prepare` would make of a code, as bits to change.
+    pub flip: u8,
     pub row_bytes: usize,
     /// Weight rows, at most `WIDTH * LANES`; missing ones become zeros.
     pub rows: usize,
@@ -66,12 +68,12 @@ pub(crate) struct Units {
 impl Units {
     pub fn new(group: usize, planes: usize, lanes: usize, steps_max: usize) -> Units {
         let count = SPAN.min(group) / 4;
-        let offsets = std::array::from_fn(|unit| (unit % planes * lanes + unit / planes) * 4);
+        let offsets = each(|unit| (unit % planes * lanes + unit / planes) * 4);
         Units { count, steps: steps_max.min(count), offsets }
     }
 }
 
-entry_points! {
+float_entry_points! {
     pub(crate) fn pack_entry<C: Codec>(args: &Pack) = pack
 }
 
@@ -80,12 +82,13 @@ entry_points! {
 }
 
 #[inline(always)]
-unsafe fn pack<V: Simd, D: Dot<V>, C: Codec>(args: &Pack) {
+unsafe fn pack<V: Simd, C: Codec>(args: &Pack) {
     let block = C::block::<V>();
     let bytes = block * C::BITS / 8;
     let width = WIDTH * V::LANES;
     // SAFETY: as in `crate::simd`; rows below `args.rows` are read, all of the tile is written.
     unsafe {
+        let flip = V::splat_byte(args.flip);
         for b in 0..args.columns.div_ceil(block) {
             let left = (args.columns * C::BITS / 8 - b * bytes).min(bytes);
             for v in 0..WIDTH {
@@ -103,7 +106,7 @@ unsafe fn pack<V: Simd, D: Dot<V>, C: Codec>(args: &Pack) {
                     for (plane, &codes) in planes.iter().enumerate().take(C::PLANES) {
                         let unit = (b * V::LANES + lane) * C::PLANES + plane;
                         let to = args.tile.add((unit * width + v * V::LANES) * 4);
-                        V::store_bytes(to, D::prepare(codes));
+                        V::store_bytes(to, V::xor(codes, flip));
                     }
                 }
             }
@@ -155,31 +158,25 @@ unsafe fn transpose_scales<V: Simd>(args: &Pack, from: *const f32, to: *mut f32)
 
 #[inline(always)]
 unsafe fn many<V: Simd, D: Dot<V>, C: Codec>(args: &Many<'_>) {
-    let mut first = 0;
-    let rows = args.x.len();
-    // SAFETY: as in `crate::simd`; `first + R` stays within the rows of activations.
+    // SAFETY: as in `crate::simd`; the caller's promise.
     unsafe {
-        if V::LANES == 16 {
-            while rows - first >= 6 {
+        let (mut first, rows) = (0, args.x.len());
+        // As registers allow.
+        if const { V::LANES == 16 } {
+            while first + 4 < rows {
                 rows_by_tile::<V, D, C, 6>(args, first);
                 first += 6;
             }
         }
-        while rows - first >= 4 {
+        while first < rows {
             rows_by_tile::<V, D, C, 4>(args, first);
             first += 4;
-        }
-        if rows - first >= 2 {
-            rows_by_tile::<V, D, C, 2>(args, first);
-            first += 2;
-        }
-        if rows - first == 1 {
-            rows_by_tile::<V, D, C, 1>(args, first);
         }
     }
 }
 
-/// `R` rows of activations against the whole tile.
+/// `R` rows of activations against the whole tile. Where fewer are left, the last is computed (and written) again,
+/// which takes no longer: a block of fewer rows would wait for its own additions.
 #[inline(always)]
 unsafe fn rows_by_tile<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
     args: &Many<'_>,
@@ -191,13 +188,12 @@ unsafe fn rows_by_tile<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
     let shift = args.group.trailing_zeros();
     // SAFETY: as in `crate::simd`.
     unsafe {
-        let x: [Row; R] = std::array::from_fn(|i| args.x[first + i]);
-        let sums = args.sums.add(first * width);
+        let last = args.x.len() - 1;
+        let x: [Row; R] = each(|i| args.x[(first + i).min(last)]);
+        let sums: [*mut f32; R] = each(|i| args.sums.add((first + i).min(last) * width));
         let mut totals = [[V::zero(); WIDTH]; R];
-        for (r, total) in totals.iter_mut().enumerate() {
-            for (v, total) in total.iter_mut().enumerate() {
-                *total = V::load(sums.add(r * width + v * V::LANES));
-            }
+        for (total, sums) in totals.iter_mut().zip(sums) {
+            *total = each(|v| V::load(sums.add(v * V::LANES)));
         }
         for s in 0..args.columns.div_ceil(span) {
             let column = args.first_column + s * span;
@@ -206,7 +202,7 @@ unsafe fn rows_by_tile<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
             let group = (s * span) >> shift;
             let starts = (s * span) & (args.group - 1) == 0;
             let scales = args.scales.add(group * width);
-            let scale: [V::F; WIDTH] = std::array::from_fn(|v| V::load(scales.add(v * V::LANES)));
+            let scale: [V::F; WIDTH] = each(|v| V::load(scales.add(v * V::LANES)));
             for r in 0..R {
                 let x_scale = V::splat(*x[r].scales.add(column / (4 * C::PLANES)));
                 for v in 0..WIDTH {
@@ -216,8 +212,7 @@ unsafe fn rows_by_tile<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
             }
             if starts {
                 let biases = args.biases.add(group * width);
-                let bias: [V::F; WIDTH] =
-                    std::array::from_fn(|v| V::load(biases.add(v * V::LANES)));
+                let bias: [V::F; WIDTH] = each(|v| V::load(biases.add(v * V::LANES)));
                 for r in 0..R {
                     let sum = V::splat(*x[r].sums.add(column >> shift));
                     for v in 0..WIDTH {
@@ -226,9 +221,9 @@ unsafe fn rows_by_tile<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
                 }
             }
         }
-        for (r, total) in totals.iter().enumerate() {
+        for (total, sums) in totals.iter().zip(sums) {
             for (v, &total) in total.iter().enumerate() {
-                V::store(sums.add(r * width + v * V::LANES), total);
+                V::store(sums.add(v * V::LANES), total);
             }
         }
     }
@@ -250,7 +245,7 @@ unsafe fn span_dots<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
         // Where the span's first lane begins in the activations' layout.
         let lane = column / (4 * C::PLANES);
         let start = (lane / V::LANES * V::LANES * C::PLANES + lane % V::LANES) * 4;
-        let x: [*const u8; R] = std::array::from_fn(|r| x[r].codes.add(start));
+        let x: [*const u8; R] = each(|r| x[r].codes.add(start));
         let mut wide = [[V::zero_ints(); WIDTH]; R];
         let mut unit = 0;
         while unit < args.units.count {
@@ -258,8 +253,7 @@ unsafe fn span_dots<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
             let end = unit + args.units.steps;
             while unit < end {
                 let codes = tile.add(unit * WIDTH * V::BYTES);
-                let codes: [V::B; WIDTH] =
-                    std::array::from_fn(|v| V::load_bytes(codes.add(v * V::BYTES)));
+                let codes: [V::B; WIDTH] = each(|v| V::load_bytes(codes.add(v * V::BYTES)));
                 let offset = *args.units.offsets.get_unchecked(unit);
                 for r in 0..R {
                     let x = V::splat_dword(x[r].add(offset));

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Direct, Dot, Pairs, Signed, Simd, Spread};
+use super::{Direct, Dot, Pairs, Signed, Simd, Spread, each};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
@@ -154,6 +154,10 @@ impl Simd for Avx2 {
         unsafe { _mm256_and_si256(a, b) }
     }
     #[inline(always)]
+    unsafe fn xor(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_xor_si256(a, b) }
+    }
+    #[inline(always)]
     unsafe fn shift_right<const BITS: u32>(v: __m256i) -> __m256i {
         unsafe {
             match BITS {
@@ -198,7 +202,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn transpose_floats(rows: *mut __m256) {
         unsafe {
-            let r: [__m256; 8] = std::array::from_fn(|i| *rows.add(i));
+            let r: [__m256; 8] = each(|i| *rows.add(i));
             let mut t = r;
             for i in 0..4 {
                 t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Direct, Dot, Pairs, Signed, Simd, Spread};
+use super::{Direct, Dot, Pairs, Signed, Simd, Spread, each};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
@@ -149,6 +149,10 @@ impl Simd for Avx512 {
         unsafe { _mm512_and_si512(a, b) }
     }
     #[inline(always)]
+    unsafe fn xor(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_xor_si512(a, b) }
+    }
+    #[inline(always)]
     unsafe fn shift_right<const BITS: u32>(v: __m512i) -> __m512i {
         unsafe { _mm512_srli_epi16::<BITS>(v) }
     }
@@ -189,7 +193,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn transpose_floats(rows: *mut __m512) {
         unsafe {
-            let r: [__m512; 16] = std::array::from_fn(|i| *rows.add(i));
+            let r: [__m512; 16] = each(|i| *rows.add(i));
             let mut t = r;
             for i in 0..8 {
                 t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);

@@ -42,6 +42,19 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn sum(v: Self::F) -> f32;
     /// The sums of four vectors.
     unsafe fn sums(v: [Self::F; 4]) -> [f32; 4];
+    /// The sums of eight vectors, the last four of them only where `all`.
+    #[inline(always)]
+    unsafe fn sums_of_eight(v: &[Self::F; 8], all: bool) -> [f32; 8] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let [a, b, c, d] = Self::sums([v[0], v[1], v[2], v[3]]);
+            if !all {
+                return [a, b, c, d, 0.0, 0.0, 0.0, 0.0];
+            }
+            let [e, f, g, h] = Self::sums([v[4], v[5], v[6], v[7]]);
+            [a, b, c, d, e, f, g, h]
+        }
+    }
     /// Asks for the cache line at `p`, which need not exist.
     unsafe fn prefetch(p: *const u8);
 
@@ -58,6 +71,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// Every lane gets the four bytes at `p`.
     unsafe fn splat_dword(p: *const u8) -> Self::B;
     unsafe fn and(a: Self::B, b: Self::B) -> Self::B;
+    unsafe fn xor(a: Self::B, b: Self::B) -> Self::B;
     /// Shifts 16-bit units to the right by 2, 4 or 6.
     unsafe fn shift_right<const BITS: u32>(v: Self::B) -> Self::B;
     /// Sixteen bytes repeated in every 128 bits.
@@ -88,6 +102,55 @@ pub(crate) trait Dot<V: Simd>: 'static {
     unsafe fn start() -> Self::S;
     unsafe fn dot(sum: Self::S, codes: V::B, x: V::B) -> Self::S;
     unsafe fn widen(sum: Self::S) -> V::I;
+}
+
+/// What multiplies codes up to some maximum, on processors that do not take any byte as it is.
+pub(crate) trait Codes: 'static {
+    /// [`Pairs`] or [`Signed`].
+    #[cfg(target_arch = "x86_64")]
+    type Pairs: Dot<avx2::Avx2> + Dot<avx512::Avx512>;
+    #[cfg(target_arch = "aarch64")]
+    type Mull: Dot<neon::Neon>;
+    #[cfg(target_arch = "aarch64")]
+    type Sdot: Dot<neon::Neon>;
+}
+
+/// Codes of fewer than 8 bits, `STEPS` of whose products may be added in 16 bits ([`pair_steps`]).
+pub(crate) struct Small<const STEPS: usize>;
+/// Codes of 8 bits.
+pub(crate) struct Whole;
+
+impl<const STEPS: usize> Codes for Small<STEPS> {
+    #[cfg(target_arch = "x86_64")]
+    type Pairs = Pairs<STEPS>;
+    #[cfg(target_arch = "aarch64")]
+    type Mull = neon::Mull<0>;
+    #[cfg(target_arch = "aarch64")]
+    type Sdot = neon::Sdot<0>;
+}
+
+impl Codes for Whole {
+    #[cfg(target_arch = "x86_64")]
+    type Pairs = Signed;
+    #[cfg(target_arch = "aarch64")]
+    type Mull = neon::Mull<128>;
+    #[cfg(target_arch = "aarch64")]
+    type Sdot = neon::Sdot<128>;
+}
+
+/// `[f(0), f(1), …]`. `std::array::from_fn` does the same and costs the compiler a dozen functions for each use, which
+/// in loops that exist for many vectors and codes was half of the build.
+#[inline(always)]
+pub(crate) fn each<T: Copy, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
+    let mut all = std::mem::MaybeUninit::<[T; N]>::uninit();
+    let mut i = 0;
+    while i < N {
+        // SAFETY: inside the array.
+        unsafe { all.as_mut_ptr().cast::<T>().add(i).write(f(i)) };
+        i += 1;
+    }
+    // SAFETY: every element was written.
+    unsafe { all.assume_init() }
 }
 
 /// `vpdpbusd`: any code, straight into 32 bits.
@@ -141,18 +204,11 @@ macro_rules! entry_points {
         $vis fn $name<$C: $bound>(isa: $crate::Isa) -> Option<unsafe fn($($type),*)> {
             #[cfg(target_arch = "x86_64")]
             {
-                use $crate::simd::{Direct, Pairs, Signed, avx2::Avx2, avx512::Avx512, pair_steps};
+                use $crate::simd::{Codes, Direct, avx2::Avx2, avx512::Avx512};
                 #[target_feature(enable = "avx2,fma,f16c")]
                 unsafe fn avx2<$C: $bound>($($arg: $type),*) {
                     // SAFETY: the caller's promise, and the features are enabled here.
-                    unsafe {
-                        match pair_steps($C::MAX) {
-                            8 => $body::<Avx2, Pairs<8>, $C>($($arg),*),
-                            4 => $body::<Avx2, Pairs<4>, $C>($($arg),*),
-                            2 => $body::<Avx2, Pairs<2>, $C>($($arg),*),
-                            _ => $body::<Avx2, Signed, $C>($($arg),*),
-                        }
-                    }
+                    unsafe { $body::<Avx2, <$C::Codes as Codes>::Pairs, $C>($($arg),*) }
                 }
                 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
                 unsafe fn avx_vnni<$C: $bound>($($arg: $type),*) {
@@ -162,14 +218,7 @@ macro_rules! entry_points {
                 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
                 unsafe fn avx512<$C: $bound>($($arg: $type),*) {
                     // SAFETY: as above.
-                    unsafe {
-                        match pair_steps($C::MAX) {
-                            8 => $body::<Avx512, Pairs<8>, $C>($($arg),*),
-                            4 => $body::<Avx512, Pairs<4>, $C>($($arg),*),
-                            2 => $body::<Avx512, Pairs<2>, $C>($($arg),*),
-                            _ => $body::<Avx512, Signed, $C>($($arg),*),
-                        }
-                    }
+                    unsafe { $body::<Avx512, <$C::Codes as Codes>::Pairs, $C>($($arg),*) }
                 }
                 #[target_feature(
                     enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"
@@ -188,26 +237,16 @@ macro_rules! entry_points {
             }
             #[cfg(target_arch = "aarch64")]
             {
-                use $crate::simd::neon::{Mull, Neon, Sdot};
+                use $crate::simd::{Codes, neon::Neon};
                 #[target_feature(enable = "neon")]
                 unsafe fn neon<$C: $bound>($($arg: $type),*) {
                     // SAFETY: the caller's promise, and the features are enabled here.
-                    unsafe {
-                        match $C::MAX {
-                            255 => $body::<Neon, Mull<128>, $C>($($arg),*),
-                            _ => $body::<Neon, Mull<0>, $C>($($arg),*),
-                        }
-                    }
+                    unsafe { $body::<Neon, <$C::Codes as Codes>::Mull, $C>($($arg),*) }
                 }
                 #[target_feature(enable = "neon,dotprod")]
                 unsafe fn dotprod<$C: $bound>($($arg: $type),*) {
                     // SAFETY: as above.
-                    unsafe {
-                        match $C::MAX {
-                            255 => $body::<Neon, Sdot<128>, $C>($($arg),*),
-                            _ => $body::<Neon, Sdot<0>, $C>($($arg),*),
-                        }
-                    }
+                    unsafe { $body::<Neon, <$C::Codes as Codes>::Sdot, $C>($($arg),*) }
                 }
                 match isa {
                     $crate::Isa::Neon => Some(neon::<$C>),

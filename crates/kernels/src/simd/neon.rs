@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{Dot, Simd, Spread};
+use super::{Dot, Simd, Spread, each};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Neon;
@@ -167,6 +167,10 @@ impl Simd for Neon {
         unsafe { vandq_u8(a, b) }
     }
     #[inline(always)]
+    unsafe fn xor(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t {
+        unsafe { veorq_u8(a, b) }
+    }
+    #[inline(always)]
     unsafe fn shift_right<const BITS: u32>(v: uint8x16_t) -> uint8x16_t {
         unsafe {
             let v = vreinterpretq_u16_u8(v);
@@ -211,7 +215,7 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn transpose_floats(rows: *mut float32x4_t) {
         unsafe {
-            let r: [float32x4_t; 4] = std::array::from_fn(|i| *rows.add(i));
+            let r: [float32x4_t; 4] = each(|i| *rows.add(i));
             let low = |a, b| vreinterpretq_f64_f32(vtrn1q_f32(a, b));
             let high = |a, b| vreinterpretq_f64_f32(vtrn2q_f32(a, b));
             let (a, b) = (low(r[0], r[1]), low(r[2], r[3]));

@@ -6,6 +6,7 @@ use half::f16;
 
 use super::Vector;
 use crate::element::Element;
+use crate::simd::each;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Neon;
@@ -31,13 +32,12 @@ impl Vector for Neon {
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> float32x4_t {
-        let values: [f32; 4] =
-            std::array::from_fn(|i| unsafe { Element::to_f32(f16::from_bits(*p.add(i))) });
+        let values: [f32; 4] = each(|i| unsafe { Element::to_f32(f16::from_bits(*p.add(i))) });
         unsafe { vld1q_f32(values.as_ptr()) }
     }
     #[inline(always)]
     unsafe fn load_i8(p: *const i8) -> float32x4_t {
-        let values: [f32; 4] = std::array::from_fn(|i| unsafe { f32::from(*p.add(i)) });
+        let values: [f32; 4] = each(|i| unsafe { f32::from(*p.add(i)) });
         unsafe { vld1q_f32(values.as_ptr()) }
     }
     #[inline(always)]
@@ -139,7 +139,7 @@ impl Vector for Neon {
     #[inline(always)]
     unsafe fn transpose(rows: *mut float32x4_t) {
         unsafe {
-            let r: [float32x4_t; 4] = std::array::from_fn(|i| *rows.add(i));
+            let r: [float32x4_t; 4] = each(|i| *rows.add(i));
             let wide = |v| vreinterpretq_f64_f32(v);
             let (a, b) = (wide(vtrn1q_f32(r[0], r[1])), wide(vtrn2q_f32(r[0], r[1])));
             let (c, d) = (wide(vtrn1q_f32(r[2], r[3])), wide(vtrn2q_f32(r[2], r[3])));
