@@ -1,12 +1,16 @@
 //! `Array`: one reference to a node of MLX's graph, freed when dropped. Making one from host data, and reading it back.
 
+use crate::cpu::tape::{self, Held, Node};
 use crate::device::{device, stream_for};
 use crate::ffi::{Functions, mlx_array, mlx_vector_array};
 use crate::open::library;
 use crate::{Device, Dtype, Element, EvalError, cpu, error, meter};
 use half::{bf16, f16};
+use std::cell::OnceCell;
 use std::ffi::c_void;
 use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
 
 /// An array of MLX, computed or not. Cloning shares the node. Neither `Send` nor `Sync`, as the streams of MLX are not:
 ///
@@ -19,7 +23,12 @@ use std::fmt;
 /// sync::<mlx::Array>();
 /// ```
 pub struct Array {
+    /// Null where `node` has the handle, or will have it.
     raw: mlx_array,
+    /// Of arrays that came off the CPU's tape.
+    node: Option<Rc<Node>>,
+    /// Where its memory is, once it was read as the operand of a kernel.
+    held: OnceCell<Arc<Held>>,
 }
 
 /// Computes the arrays and waits for them.
@@ -82,7 +91,8 @@ impl Array {
         if raw.ctx.is_null() {
             error::fail("array", &[], error::take_message());
         }
-        Array { raw }
+        // SAFETY: a new handle.
+        unsafe { Array::from_raw(raw) }
     }
 
     /// A single value without dimensions, rounded to `dtype`.
@@ -108,6 +118,9 @@ impl Array {
     }
 
     pub fn shape(&self) -> &[i32] {
+        if let Some(node) = &self.node {
+            return &node.shape;
+        }
         let f = functions();
         // SAFETY: the handle is alive. MLX keeps the shape as long as the node, and this reference keeps the node.
         unsafe {
@@ -135,6 +148,9 @@ impl Array {
 
     /// The number of elements.
     pub fn size(&self) -> usize {
+        if let Some(node) = &self.node {
+            return node.shape.iter().map(|dim| *dim as usize).product();
+        }
         // SAFETY: the handle is alive.
         unsafe { (functions().mlx_array_size)(self.raw) }
     }
@@ -144,6 +160,9 @@ impl Array {
     }
 
     pub fn dtype(&self) -> Dtype {
+        if let Some(node) = &self.node {
+            return node.dtype;
+        }
         // SAFETY: the handle is alive.
         Dtype::from_raw(unsafe { (functions().mlx_array_dtype)(self.raw) })
     }
@@ -197,7 +216,7 @@ impl Array {
         // SAFETY: evaluated and row contiguous, so `nbytes` bytes are there; `settled` outlives the borrow.
         take(unsafe {
             std::slice::from_raw_parts(
-                (functions().mlx_array_data_uint8)(settled.raw),
+                (functions().mlx_array_data_uint8)(settled.raw()),
                 settled.nbytes(),
             )
         });
@@ -206,9 +225,12 @@ impl Array {
 
     /// Whether the values are there already, so that reading them waits for nothing.
     pub fn is_available(&self) -> bool {
+        let raw = self.node.as_ref().map_or(self.raw, |node| node.handle());
         let mut available = false;
-        // SAFETY: the handle is alive, the flag is ours.
-        unsafe { (functions()._mlx_array_is_available)(&mut available, self.raw) == 0 && available }
+        // SAFETY: the handle is alive (or null: only recorded), the flag is ours.
+        !raw.ctx.is_null()
+            && unsafe { (functions()._mlx_array_is_available)(&mut available, raw) == 0 }
+            && available
     }
 
     /// This array's memory with a holder of its own: what can write in place will, though work under way still reads what
@@ -225,21 +247,51 @@ impl Array {
         }
         let mut raw = mlx_array::NULL;
         // SAFETY: the handle is alive, the result is ours.
-        if meter::inside(|| unsafe { (f.ollmlx_array_sole)(&mut raw, self.raw) }) != 0 {
+        if meter::inside(|| unsafe { (f.ollmlx_array_sole)(&mut raw, self.raw()) }) != 0 {
             error::fail("sole", &[self], error::take_message());
         }
         // SAFETY: the call succeeded.
         unsafe { Array::from_raw(raw) }
     }
 
+    /// The handle. An array that is only recorded becomes one of MLX's first, with all that is recorded.
+    #[track_caller]
     pub(crate) fn raw(&self) -> mlx_array {
-        self.raw
+        self.node.as_ref().map_or(self.raw, |node| node.raw())
     }
 
     /// # Safety
     /// `raw` is a handle that mlx-c filled in, and nobody else frees it.
     pub(crate) unsafe fn from_raw(raw: mlx_array) -> Array {
-        Array { raw }
+        Array { raw, node: None, held: OnceCell::new() }
+    }
+
+    pub(crate) fn from_node(node: Rc<Node>) -> Array {
+        Array { raw: mlx_array::NULL, node: Some(node), held: OnceCell::new() }
+    }
+
+    pub(crate) fn node(&self) -> Option<&Rc<Node>> {
+        self.node.as_ref()
+    }
+
+    /// Where its memory is, if it is computed. Asked once; then it stays where it is.
+    pub(crate) fn held(&self) -> Option<&Arc<Held>> {
+        let cell = self.node.as_ref().map_or(&self.held, |node| &node.held);
+        if cell.get().is_none() {
+            let _ = cell.set(tape::hold(self)?);
+        }
+        cell.get()
+    }
+
+    /// A new reference to the same node of MLX's graph.
+    #[track_caller]
+    pub(crate) fn new_handle(&self) -> mlx_array {
+        let mut raw = mlx_array::NULL;
+        // SAFETY: the source is alive; a null destination is filled with a new reference.
+        let status = unsafe { (functions().mlx_array_set)(&mut raw, self.raw()) };
+        let reason = if status == 0 { String::new() } else { error::take_message() };
+        assert_eq!(status, 0, "a reference to an array could not be made: {reason}");
+        raw
     }
 }
 
@@ -259,24 +311,19 @@ impl From<i32> for Array {
 
 impl Clone for Array {
     fn clone(&self) -> Array {
-        let f = functions();
-        let mut raw = mlx_array::NULL;
-        // SAFETY: the source is alive; a null destination is filled with a new reference.
-        let status = unsafe { (f.mlx_array_set)(&mut raw, self.raw) };
-        assert_eq!(
-            status,
-            0,
-            "a reference to an array could not be made: {}",
-            error::take_message()
-        );
-        Array { raw }
+        if let Some(node) = &self.node {
+            return Array::from_node(Rc::clone(node));
+        }
+        Array { raw: self.new_handle(), node: None, held: self.held.clone() }
     }
 }
 
 impl Drop for Array {
     fn drop(&mut self) {
-        // SAFETY: the handle is ours and freed once.
-        meter::inside(|| unsafe { (functions().mlx_array_free)(self.raw) });
+        if self.node.is_none() {
+            // SAFETY: the handle is ours and freed once.
+            meter::inside(|| unsafe { (functions().mlx_array_free)(self.raw) });
+        }
     }
 }
 
@@ -322,7 +369,7 @@ impl<'f> Vector<'f> {
     }
 
     pub fn of(f: &'f Functions, arrays: &[&Array]) -> Vector<'f> {
-        let handles: Vec<mlx_array> = arrays.iter().map(|a| a.raw).collect();
+        let handles: Vec<mlx_array> = arrays.iter().map(|a| a.raw()).collect();
         // SAFETY: the handles are alive; the vector takes references of its own.
         Vector { raw: unsafe { (f.mlx_vector_array_new_data)(handles.as_ptr(), handles.len()) }, f }
     }
@@ -337,7 +384,8 @@ impl<'f> Vector<'f> {
                 // SAFETY: the index is within the size; the destination is filled with a new reference.
                 let status = unsafe { (self.f.mlx_vector_array_get)(&mut raw, self.raw, i) };
                 assert_eq!(status, 0, "a result of MLX is missing: {}", error::take_message());
-                Array { raw }
+                // SAFETY: a new reference.
+                unsafe { Array::from_raw(raw) }
             })
             .collect()
     }

@@ -5,8 +5,12 @@
 //! panics all the same, the thread that made the node gets an error from its next `eval` or reading; the panic does not
 //! pass through MLX, whose streams do not survive many errors.
 
+pub(crate) mod arrange;
 pub(crate) mod fused;
 pub(crate) mod products;
+mod program;
+pub(crate) mod rows;
+pub(crate) mod tape;
 mod values;
 
 pub use products::with_portable_products;
@@ -80,6 +84,11 @@ impl<'a> Input<'a> {
         }
     }
 
+    /// As `reach`, as bytes; the index still counts elements.
+    fn reach_bytes(&self) -> Option<(&'a [u8], usize)> {
+        Some((self.reach?, self.first))
+    }
+
     /// The values' bytes in row-major order, where memory has them so.
     pub fn as_bytes(&self) -> Option<&'a [u8]> {
         self.reach.filter(|_| self.is_row_contiguous())
@@ -119,10 +128,22 @@ impl Output<'_> {
 /// Adds a call of `kernel` to the graph, on the CPU stream of this thread.
 #[track_caller]
 pub fn call(kernel: impl Kernel, inputs: &[&Array], outputs: &[Start<'_>]) -> Vec<Array> {
-    let name = kernel.name();
     if outputs.iter().any(|start| matches!(start, Start::Shared(_))) {
         SHARED.set(true);
     }
+    // Whether memory may be taken over is only known while MLX computes.
+    let donated = outputs.iter().any(|start| matches!(start, Start::Donated(_)));
+    if crate::device() == Device::Cpu && !donated {
+        let _ = stream_for(kernel.name(), inputs);
+        return tape::record(Box::new(kernel), inputs, outputs);
+    }
+    call_now(Box::new(kernel), inputs, outputs)
+}
+
+/// As `call`, as a node of its own.
+#[track_caller]
+fn call_now(kernel: Box<dyn Kernel>, inputs: &[&Array], outputs: &[Start<'_>]) -> Vec<Array> {
+    let name = kernel.name();
     let Some(described) = describe(inputs, outputs) else {
         error::fail(name, inputs, "an output names an input that is not there".to_owned());
     };
@@ -133,7 +154,7 @@ pub fn call(kernel: impl Kernel, inputs: &[&Array], outputs: &[Start<'_>]) -> Ve
     };
     let arguments = Vector::of(f, inputs);
     let mut results = Vector::empty(f);
-    let payload = Payload { kernel: Box::new(kernel), failure: FAILURE.with(Arc::clone) };
+    let payload = Payload { kernel, failure: FAILURE.with(Arc::clone) };
     let payload = Box::into_raw(Box::new(payload)).cast::<c_void>();
     // SAFETY: handles, name and descriptions outlive the call; the payload is what `run_kernel` and `drop_kernel` take,
     // and is theirs from here on, whatever happens.

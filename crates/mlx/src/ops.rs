@@ -15,7 +15,7 @@ pub use arithmetic::where_;
 pub use creation::{arange, eye, full, linspace, ones, tri, zeros};
 pub use products::{
     Conv, Mode, Quantized, addmm, conv1d, conv2d, conv3d, dequantize, einsum, gather_mm,
-    gather_qmm, linear, quantize, quantized_linear, quantized_matmul,
+    gather_qmm, linear, quantize, quantized_linear, quantized_matmul, take_quantized,
 };
 pub use reductions::array_equal;
 pub use shape::{Pad, concatenate, stack};

@@ -359,9 +359,10 @@ pub(crate) fn attention(
     if !ours(&inputs) || !fits {
         return None;
     }
-    let shape = [batch, heads, length, value_width];
+    // Rows of all heads, which is how the product that follows wants them.
+    let shape = [batch, length, heads, value_width];
     let start = Start::Fresh { shape: &shape, dtype: promoted(q.dtype(), k.dtype()) };
-    Some(call(Attend { scale, causal }, &inputs, &[start]).swap_remove(0))
+    Some(call(Attend { scale, causal }, &inputs, &[start]).swap_remove(0).swapaxes(1, 2))
 }
 
 struct Attend {
@@ -410,7 +411,16 @@ impl Kernel for Attend {
                 mask: None,
                 segments: &segments,
             };
-            let out = block.heads_mut(&mut outputs[0], heads, length, value_dim);
+            let one = length * heads * value_dim;
+            let count = if length == 1 { block.rows } else { 1 };
+            let out = HeadsMut {
+                data: part_mut(&mut outputs[0], block.index * one..(block.index + count) * one),
+                rows: block.rows,
+                heads,
+                dim: value_dim,
+                row_stride: heads * value_dim,
+                head_stride: value_dim,
+            };
             kernels::attend(&Cpu::current(), &attention, out);
         }
     }

@@ -85,7 +85,7 @@ fn starts(shapes: &[Vec<i32>], dtype: Dtype) -> Vec<Start<'_>> {
 
 /// One quantised matrix, checked.
 #[derive(Clone, Copy)]
-struct Shape {
+pub(super) struct Shape {
     kind: Kind,
     rows: usize,
     columns: usize,
@@ -123,6 +123,10 @@ impl Shape {
 
     fn inputs(&self) -> usize {
         if self.biased { 3 } else { 2 }
+    }
+
+    pub fn columns(&self) -> usize {
+        self.columns
     }
 }
 
@@ -175,8 +179,13 @@ fn results<'a>(outputs: &'a mut [Output<'_>], rows: usize) -> Vec<RowsMut<'a>> {
     outputs.iter_mut().map(one).collect()
 }
 
+/// The matrix, if it is one that our kernels know.
+pub(super) fn kind_fits(weight: &Quantized<'_>, columns: i32) -> Option<Shape> {
+    Shape::of(weight, columns)
+}
+
 /// The parts of a quantised matrix, in order.
-struct Held<'a> {
+pub(super) struct Held<'a> {
     shape: Shape,
     codes: std::borrow::Cow<'a, [u32]>,
     scales: HeldScales<'a>,
@@ -188,7 +197,7 @@ enum HeldScales<'a> {
 }
 
 impl<'a> Held<'a> {
-    fn of(shape: &Shape, inputs: &[Input<'a>]) -> Held<'a> {
+    pub fn of(shape: &Shape, inputs: &[Input<'a>]) -> Held<'a> {
         let scales = match inputs {
             [_, scales, biases] => HeldScales::Affine(Values::of(scales), Values::of(biases)),
             inputs => HeldScales::Bytes(in_order(&inputs[1])),
@@ -196,7 +205,7 @@ impl<'a> Held<'a> {
         Held { shape: *shape, codes: in_order(&inputs[0]), scales }
     }
 
-    fn matrix(&self) -> QuantizedMatrix<'_> {
+    pub fn matrix(&self) -> QuantizedMatrix<'_> {
         let size = (self.shape.rows, self.shape.columns);
         let codes = bytes(&self.codes);
         match (&self.scales, self.shape.kind) {

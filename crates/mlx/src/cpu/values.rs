@@ -33,6 +33,14 @@ impl<'a> Values<'a> {
             Values::F16(values) => Floats::F16(values),
         }
     }
+
+    pub fn part(&self, range: std::ops::Range<usize>) -> Floats<'_> {
+        match self {
+            Values::F32(values) => Floats::F32(&values[range]),
+            Values::Bf16(values) => Floats::Bf16(&values[range]),
+            Values::F16(values) => Floats::F16(&values[range]),
+        }
+    }
 }
 
 /// Whether `Values` can hold it.

@@ -87,6 +87,7 @@ functions! {
     fn mlx_array_ndim(arr: mlx_array) -> usize;
     fn mlx_array_shape(arr: mlx_array) -> *const c_int;
     fn mlx_array_dtype(arr: mlx_array) -> mlx_dtype;
+    fn mlx_array_strides(arr: mlx_array) -> *const usize;
     fn mlx_array_data_uint8(arr: mlx_array) -> *const u8;
     fn _mlx_array_is_available(res: *mut bool, arr: mlx_array) -> c_int;
     // vectors

@@ -1,7 +1,9 @@
 //! Element by element: arithmetic, comparisons, logic, bits.
 
 use super::{op, op_options, raw_or_null};
+use crate::cpu::rows;
 use crate::{Array, Dtype};
+use kernels::Combine;
 
 macro_rules! unary {
     ($($(#[$doc:meta])* $name:ident = $function:ident),* $(,)?) => {
@@ -37,15 +39,31 @@ unary! {
 }
 
 binary! {
-    add = mlx_add, arctan2 = mlx_arctan2, bitwise_and = mlx_bitwise_and, bitwise_or = mlx_bitwise_or,
+    arctan2 = mlx_arctan2, bitwise_and = mlx_bitwise_and, bitwise_or = mlx_bitwise_or,
     bitwise_xor = mlx_bitwise_xor, divide = mlx_divide, equal = mlx_equal, floor_divide = mlx_floor_divide,
     greater = mlx_greater, greater_equal = mlx_greater_equal, left_shift = mlx_left_shift, less = mlx_less,
     less_equal = mlx_less_equal, logaddexp = mlx_logaddexp, logical_and = mlx_logical_and, logical_or = mlx_logical_or,
-    maximum = mlx_maximum, minimum = mlx_minimum, multiply = mlx_multiply, not_equal = mlx_not_equal, power = mlx_power,
+    maximum = mlx_maximum, minimum = mlx_minimum, not_equal = mlx_not_equal, power = mlx_power,
     remainder = mlx_remainder, right_shift = mlx_right_shift, subtract = mlx_subtract,
 }
 
 impl Array {
+    #[track_caller]
+    pub fn add(&self, other: &Array) -> Array {
+        if let Some(result) = rows::combine(Combine::Add, self, other) {
+            return result;
+        }
+        op!(mlx_add, [self, other], self.raw(), other.raw())
+    }
+
+    #[track_caller]
+    pub fn multiply(&self, other: &Array) -> Array {
+        if let Some(result) = rows::combine(Combine::Multiply, self, other) {
+            return result;
+        }
+        op!(mlx_multiply, [self, other], self.raw(), other.raw())
+    }
+
     /// To the nearest multiple of 10^-`decimals`, halves to even.
     #[track_caller]
     pub fn round(&self, decimals: i32) -> Array {

@@ -3,11 +3,16 @@
 use super::op;
 use crate::Array;
 use crate::array::Vector;
+use crate::cpu::{arrange, rows};
+use crate::{Device, device};
 
 impl Array {
     /// `start` to before `stop` by `strides`, for every axis.
     #[track_caller]
     pub fn slice(&self, start: &[i32], stop: &[i32], strides: &[i32]) -> Array {
+        if let Some(view) = arrange::slice(self, start, stop, strides) {
+            return view;
+        }
         let (a, b, c) = (
             (start.as_ptr(), start.len()),
             (stop.as_ptr(), stop.len()),
@@ -72,6 +77,24 @@ impl Array {
         )
     }
 
+    /// As `slice_update`, for places that nothing reads any more, nor before this is done: memory that grows behind its
+    /// end. Written in place, whoever else holds this array.
+    #[track_caller]
+    pub fn write_unread(&self, update: &Array, start: &[i32]) -> Array {
+        let ends = start.iter().zip(update.shape()).map(|(start, size)| start + size);
+        let stop: Vec<i32> = ends.collect();
+        let inside = || stop.iter().zip(self.shape()).all(|(stop, size)| stop <= size);
+        let fits = start.len() == self.ndim() && update.ndim() == self.ndim() && inside();
+        if !fits || self.dtype() != update.dtype() || start.iter().any(|at| *at < 0) {
+            let message = format!("nothing of that shape and dtype is at {start:?}");
+            crate::error::fail("write_unread", &[self, update], message);
+        }
+        match device() {
+            Device::Cpu => arrange::write(self, update, start),
+            Device::Gpu => self.sole().slice_update(update, start, &stop, &vec![1; stop.len()]),
+        }
+    }
+
     /// As `slice_update`, adding.
     #[track_caller]
     pub fn slice_update_add(
@@ -118,6 +141,9 @@ impl Array {
     /// The rows (of `axis`) that `indices` name, in its shape.
     #[track_caller]
     pub fn take(&self, indices: &Array, axis: i32) -> Array {
+        if let Some(rows) = (axis == 0).then(|| rows::take(self, indices)).flatten() {
+            return rows;
+        }
         op!(mlx_take_axis, [self, indices], self.raw(), indices.raw(), axis)
     }
 

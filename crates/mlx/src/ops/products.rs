@@ -128,6 +128,18 @@ pub fn quantized_linear(x: &Array, weights: &[&Quantized<'_>]) -> Vec<Array> {
         .unwrap_or_else(|| weights.iter().map(|weight| quantized_matmul(x, weight, true)).collect())
 }
 
+/// The rows of a quantised table that `indices` [n] name, dense in `dtype`: [n, columns].
+#[track_caller]
+pub fn take_quantized(table: &Quantized<'_>, indices: &Array, dtype: Dtype) -> Array {
+    if let Some(rows) = cpu::rows::take_quantized(table, indices, dtype) {
+        return rows;
+    }
+    let take = |array: &Array| array.take(indices, 0);
+    let (w, scales, biases) = (take(table.w), take(table.scales), table.biases.map(take));
+    let rows = Quantized { w: &w, scales: &scales, biases: biases.as_ref(), ..*table };
+    dequantize(&rows, Some(dtype))
+}
+
 /// x · wᵀ where `transpose`, else x · w.
 #[track_caller]
 pub fn quantized_matmul(x: &Array, q: &Quantized<'_>, transpose: bool) -> Array {

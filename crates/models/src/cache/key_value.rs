@@ -212,11 +212,11 @@ impl Block {
         let (position, end) = (position as i32, end as i32);
         for (whole, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
             let [lanes, heads, _, width] = dims(whole);
-            if unread {
-                *whole = whole.sole();
-            }
-            *whole =
-                whole.slice_update(new, &[0, 0, position, 0], &[lanes, heads, end, width], &ONE);
+            let start = [0, 0, position, 0];
+            *whole = match unread && new.dtype() == whole.dtype() {
+                true => whole.write_unread(new, &start),
+                false => whole.slice_update(new, &start, &[lanes, heads, end, width], &ONE),
+            };
         }
     }
 

@@ -134,14 +134,7 @@ impl Quantised {
 
     /// The rows of `indices`, dense, in `dtype`.
     pub(super) fn rows(&self, indices: &Array, dtype: Dtype) -> Array {
-        let take = |array: &Array| array.take(indices, 0);
-        let rows = Quantised {
-            weight: take(&self.weight),
-            scales: take(&self.scales),
-            biases: self.biases.as_ref().map(take),
-            ..self.clone()
-        };
-        self.globally_scaled(mlx::dequantize(&rows.parts(), Some(dtype)), dtype)
+        self.globally_scaled(mlx::take_quantized(&self.parts(), indices, dtype), dtype)
     }
 
     /// Multiplied in f32: rounded to bf16, the scale alone would be off by up to 0.4 %.
