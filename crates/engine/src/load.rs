@@ -35,7 +35,7 @@ fn steps(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(LoadedModel, Steps<Forward>), Failure> {
     mlx::open().map_err(|error| failure(FailureKind::Environment, &error.to_string()))?;
-    let text = Rc::new(Text::load(&job.model.files)?);
+    let text = Text::load(&job.model.files)?.with_renderer(job.model.renderer.clone());
     let (config, weights) = read_files(&job.model)?;
     let total = weights.bytes() as u64;
     progress(0, total);
@@ -52,7 +52,7 @@ fn steps(
         device: mlx::device().to_string(),
         memory_bytes: mlx::memory::active_bytes() as u64,
     };
-    Ok((loaded, Steps::new(Forward::new(model), text, context, seed)))
+    Ok((loaded, Steps::new(Forward::new(model), Rc::new(text), context, seed)))
 }
 
 fn read_files(model: &ModelFiles) -> Result<(String, Weights), Failure> {

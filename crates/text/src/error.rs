@@ -18,6 +18,12 @@ pub enum Error {
     /// The chat template itself turns this conversation down (`raise_exception`).
     #[error("the chat template refuses this conversation: {why}")]
     Refused { why: String },
+    /// The model's renderer turns this conversation down; in Ollama's words, which stand alone.
+    #[error("{why}")]
+    Conversation { why: String },
+    /// The model wants its prompts written by a renderer that is not built in; in Ollama's words.
+    #[error("unknown renderer {name:?}")]
+    UnknownRenderer { name: String },
     /// More than a named limit allows.
     #[error("{what} of {size} is over the limit of {limit}")]
     TooLarge { what: &'static str, size: usize, limit: usize },
@@ -36,12 +42,14 @@ impl Error {
 
     fn kind(&self) -> FailureKind {
         match self {
-            Error::Unreadable { .. } | Error::BadFile { .. } | Error::Template { .. } => {
-                FailureKind::BadModel
-            }
-            Error::Refused { .. } | Error::TooLarge { .. } | Error::Unencodable { .. } => {
-                FailureKind::InvalidRequest
-            }
+            Error::Unreadable { .. }
+            | Error::BadFile { .. }
+            | Error::Template { .. }
+            | Error::UnknownRenderer { .. } => FailureKind::BadModel,
+            Error::Refused { .. }
+            | Error::Conversation { .. }
+            | Error::TooLarge { .. }
+            | Error::Unencodable { .. } => FailureKind::InvalidRequest,
             Error::Unsupported { .. } => FailureKind::Unsupported,
         }
     }
@@ -53,7 +61,12 @@ impl Error {
             Error::Template { .. } => {
                 "report it with the model's name; a prompt sent with `raw` goes around the template"
             }
-            Error::Refused { .. } => "change the order or the roles of the messages",
+            Error::UnknownRenderer { .. } => {
+                "create the model again with a RENDERER that is built in"
+            }
+            Error::Refused { .. } | Error::Conversation { .. } => {
+                "change the order or the roles of the messages"
+            }
             Error::TooLarge { .. } => "send less text",
             Error::Unencodable { .. } => "remove characters that the model does not know",
             Error::Unsupported { .. } => {

@@ -6,13 +6,16 @@ use std::path::PathBuf;
 use protocol::{Input, Think};
 
 use crate::template::plain;
-use crate::{ChatTemplate, Conversation, Error, Files, Result, Specials, Stream, Tokenizer};
+use crate::{
+    ChatTemplate, Conversation, Error, Files, Renderer, Result, Specials, Stream, Tokenizer,
+};
 
-/// A model's tokenizer and its template.
+/// A model's tokenizer, and how its prompts are written: by a built-in renderer, else by its template.
 #[derive(Debug)]
 pub struct Text {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
+    renderer: Option<String>,
 }
 
 /// Where a prompt comes from decides which special tokens are put around it.
@@ -20,7 +23,7 @@ pub struct Text {
 pub enum PromptKind {
     /// Rendered by the model's own template, which has written every special token itself.
     Chat,
-    /// Plain text: a begin token is put before it if the tokenizer wants one and the text has none.
+    /// Plain text, or what a built-in renderer wrote, which need not begin with one: a begin token is put before it if the tokenizer wants one and the text has none.
     Plain,
     /// All that the tokenizer puts around a text, end tokens too: what embedders expect.
     Embedding,
@@ -33,7 +36,13 @@ impl Text {
     }
 
     pub fn from_files(files: &Files) -> Result<Text> {
-        Ok(Text { tokenizer: Tokenizer::load(files)?, template: ChatTemplate::load(files)? })
+        let (tokenizer, template) = (Tokenizer::load(files)?, ChatTemplate::load(files)?);
+        Ok(Text { tokenizer, template, renderer: None })
+    }
+
+    /// With the model's RENDERER, which may be unknown: then no conversation can be rendered.
+    pub fn with_renderer(self, renderer: Option<String>) -> Text {
+        Text { renderer, ..self }
     }
 
     /// The prompt as the tokenizer gets it.
@@ -60,10 +69,18 @@ impl Text {
             Some(Own::Go) => Err(Error::Unsupported {
                 what: "templates in the syntax of Modelfiles are not understood yet".to_owned(),
             }),
-            None => match &self.template {
-                Some(template) => template.render(conversation),
-                None => Ok(plain::join(conversation.messages)),
+            None => self.render_own(conversation),
+        }
+    }
+
+    fn render_own(&self, conversation: Conversation<'_>) -> Result<String> {
+        match (&self.renderer, &self.template) {
+            (Some(name), _) => match Renderer::named(name) {
+                Some(renderer) => renderer.render(conversation),
+                None => Err(Error::UnknownRenderer { name: name.clone() }),
             },
+            (None, Some(template)) => template.render(conversation),
+            (None, None) => Ok(plain::join(conversation.messages)),
         }
     }
 
@@ -71,7 +88,9 @@ impl Text {
     pub fn prompt_kind(&self, input: &Input) -> PromptKind {
         let by_template = match input {
             Input::Chat { template: Some(own), .. } => matches!(Own::of(own), Own::Jinja(_)),
-            Input::Chat { template: None, .. } => self.template.is_some(),
+            Input::Chat { template: None, .. } => {
+                self.renderer.is_none() && self.template.is_some()
+            }
             Input::Raw { .. } | Input::Infill { .. } => false,
         };
         if by_template { PromptKind::Chat } else { PromptKind::Plain }
@@ -188,6 +207,18 @@ mod tests {
         let with_bos = text(Some("{{ bos_token }}{{ messages[0].content }}"));
         check(&with_bos, &chat(None), "<s>ab", &[3, 0, 1]);
         check(&text(Some("{{ messages[0].content }}")), &chat(None), "ab", &[0, 1]);
+    }
+
+    #[test]
+    fn a_renderer_comes_before_the_template() {
+        let with = |name: &str| text(Some("{{ 1 }}")).with_renderer(Some(name.to_owned()));
+        let rendered = with("glm-4.7").render(&chat(None), &Think::Off).unwrap();
+        assert_eq!(rendered, "[gMASK]<sop><|user|>ab<|assistant|></think>");
+        assert_eq!(with("glm-4.7").prompt_kind(&chat(None)), PromptKind::Plain);
+        check(&with("glm-4.7"), &chat(Some("{% if true %}c{% endif %}")), "c", &[2]);
+        let error = with("deepseek3").render(&chat(None), &Think::Unset).unwrap_err();
+        assert_eq!(error.to_string(), "unknown renderer \"deepseek3\"");
+        check(&with("deepseek3"), &Input::Raw { prompt: "a".to_owned() }, "a", &[3, 0]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod files;
 mod pieces;
 #[cfg(test)]
 mod random;
+mod renderers;
 mod specials;
 mod stop;
 mod stream;
@@ -23,6 +24,7 @@ mod tokenizer;
 pub use error::{Error, Result};
 pub use facade::{PromptKind, Text};
 pub use files::{Files, NAMES};
+pub use renderers::Renderer;
 pub use stop::{StopStrings, Stopped};
 pub use stream::{Specials, Stream};
 pub use template::{ChatTemplate, Conversation};

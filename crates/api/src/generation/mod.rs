@@ -10,6 +10,7 @@ mod fold;
 mod open;
 mod reference;
 mod refusal;
+mod renderer;
 mod run;
 
 pub(crate) use ask::{Ask, Facts, Verb};

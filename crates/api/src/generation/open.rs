@@ -7,7 +7,7 @@ use scheduler::{EventStream, Lease, Want};
 use store::modelfile::PLAIN_TEMPLATE;
 use store::{Capability, ConfigFacts, Model};
 
-use super::{Ask, Facts, Reference, ReferenceError, Refusal, Verb};
+use super::{Ask, Facts, Reference, ReferenceError, Refusal, Verb, renderer};
 use crate::Server;
 
 pub(crate) enum Opened {
@@ -122,12 +122,7 @@ fn to_load(model: &Model, want: Want) -> store::Result<Want> {
 /// Stored by Ollama or by an earlier version, and nothing that the engine follows.
 fn warn_of_ignored(model: &Model) {
     let template = model.template.as_deref().filter(|text| text.trim() != PLAIN_TEMPLATE);
-    let config = &model.config;
-    let parts = [
-        ("TEMPLATE", template.unwrap_or_default()),
-        ("RENDERER", &config.renderer),
-        ("PARSER", &config.parser),
-    ];
+    let parts = [("TEMPLATE", template.unwrap_or_default()), ("PARSER", &model.config.parser)];
     for (part, _) in parts.iter().filter(|(_, text)| !text.is_empty()) {
         let name = &model.name;
         tracing::warn!("the {part} of `{name}` is ignored: its own chat template is used");
@@ -140,7 +135,7 @@ fn files(model: &Model) -> ModelFiles {
         files: model.files.clone(),
         tensors: model.tensors.iter().map(|(_, path)| path.clone()).collect(),
         template: model.template.clone(),
-        renderer: Some(model.config.renderer.clone()).filter(|text| !text.is_empty()),
+        renderer: renderer::of(model),
         parser: Some(model.config.parser.clone()).filter(|text| !text.is_empty()),
     }
 }
