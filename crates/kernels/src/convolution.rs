@@ -359,6 +359,27 @@ mod tests {
         let (down, across) = window.output(height, width);
         let rows = count * down * across;
         let pool = Pool::new(2);
+        let exact = |i: usize| {
+            let (row, o) = (i / outputs, i % outputs);
+            let (picture, top, left) = (row / (down * across), row / across % down, row % across);
+            let mut want = 0.0;
+            for j in 0..columns {
+                let (dy, dx, c) =
+                    (j / channels / window.size.1, j / channels % window.size.1, j % channels);
+                let at = |start: usize, d: usize, stride: usize, padding: usize| {
+                    (start * stride + d) as isize - padding as isize
+                };
+                let y = at(top, dy, window.stride.0, window.padding.0);
+                let x_at = at(left, dx, window.stride.1, window.padding.1);
+                if (0..height as isize).contains(&y) && (0..width as isize).contains(&x_at) {
+                    let at = (picture * height + y as usize) * width + x_at as usize;
+                    let weight = f64::from(weights[o * columns + j]);
+                    want += f64::from(x[at * channels + c]) * weight;
+                }
+            }
+            want
+        };
+        let wanted: Vec<f64> = (0..rows * outputs).map(exact).collect();
         for isa in isa::available() {
             let mut y = vec![0f32; rows * outputs];
             let data = Floats::F32(&x);
@@ -369,25 +390,7 @@ mod tests {
                 &window,
                 RowsMut::new(FloatsMut::F32(&mut y), rows, outputs),
             );
-            for (i, &got) in y.iter().enumerate() {
-                let (row, o) = (i / outputs, i % outputs);
-                let (picture, top, left) =
-                    (row / (down * across), row / across % down, row % across);
-                let mut want = 0.0;
-                for j in 0..columns {
-                    let (dy, dx, c) =
-                        (j / channels / window.size.1, j / channels % window.size.1, j % channels);
-                    let at = |start: usize, d: usize, stride: usize, padding: usize| {
-                        (start * stride + d) as isize - padding as isize
-                    };
-                    let y = at(top, dy, window.stride.0, window.padding.0);
-                    let x_at = at(left, dx, window.stride.1, window.padding.1);
-                    if (0..height as isize).contains(&y) && (0..width as isize).contains(&x_at) {
-                        let at = (picture * height + y as usize) * width + x_at as usize;
-                        let weight = f64::from(weights[o * columns + j]);
-                        want += f64::from(x[at * channels + c]) * weight;
-                    }
-                }
+            for (i, (&got, &want)) in y.iter().zip(&wanted).enumerate() {
                 let off = (f64::from(got) - want).abs();
                 assert!(off < 2e-5, "{} {window:?} {i}: {got} {want}", isa.name());
             }

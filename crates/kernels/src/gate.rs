@@ -51,8 +51,24 @@ pub fn gated(cpu: &Cpu<'_>, gate: Gate, gates: &Rows<'_>, ups: &Rows<'_>, mut y:
     assert_eq!((gates.rows, gates.columns), (rows, columns), "shapes of gates and y");
     assert_eq!((ups.rows, ups.columns), (rows, columns), "shapes of ups and y");
     let (gates, ups, y) = (gates.into(), ups.into(), TargetRows::from(&mut y));
+    // SAFETY: lengths were checked.
+    unsafe { gated_rows(cpu, gate, [gates, ups], y, (rows, columns)) };
+}
+
+/// As [`gated`], by pointer; `y` may be where the gates or the ups are.
+///
+/// # Safety
+/// All have as many rows of as many columns, and nobody else touches them.
+pub(crate) unsafe fn gated_rows(
+    cpu: &Cpu<'_>,
+    gate: Gate,
+    [gates, ups]: [SourceRows; 2],
+    y: TargetRows,
+    (rows, columns): (usize, usize),
+) {
     spread::rows(cpu, rows, 2 * columns, &|rows| {
-        // SAFETY: lengths were checked, tasks have rows of their own, and `cpu.isa` was chosen for this processor.
+        // SAFETY: tasks have rows of their own, each value is read before it is written, and `cpu.isa` was chosen for
+        // this processor.
         unsafe { on(cpu.isa, Gated { gate, gates, ups, y, rows, columns }) };
     });
 }
@@ -212,25 +228,26 @@ mod tests {
             stride: 2 * columns,
         };
         let (gates, ups) = (view(0), view(columns));
+        let pairs = (0..rows * columns).map(|i| i / columns * 2 * columns + i % columns);
+        let pairs: Vec<(f64, f64)> =
+            pairs.map(|i| (both[i].to_f32().into(), both[i + columns].to_f32().into())).collect();
+        let wanted =
+            ALL.map(|f| pairs.iter().map(|&(gate, _)| exact(f, gate)).collect::<Vec<f64>>());
         for isa in isa::available() {
             let cpu = Cpu { isa, pool: &pool };
-            let pairs = (0..rows * columns).map(|i| i / columns * 2 * columns + i % columns);
-            let pairs: Vec<(f64, f64)> = pairs
-                .map(|i| (both[i].to_f32().into(), both[i + columns].to_f32().into()))
-                .collect();
             let near = |got: f32, want: f64, tolerance: f64, what: &dyn std::fmt::Debug| {
                 let bound = tolerance * want.abs() + 1e-7;
                 let name = isa.name();
                 assert!((f64::from(got) - want).abs() <= bound, "{name} {what:?}: {got} {want}");
             };
-            for f in ALL {
+            for (f, wanted) in ALL.into_iter().zip(&wanted) {
                 let (mut y, mut z) = (vec![0f32; rows * columns], vec![bf16::ZERO; rows * columns]);
                 activate(&cpu, f, &gates, RowsMut::new(FloatsMut::F32(&mut y), rows, columns));
                 let to = RowsMut::new(FloatsMut::Bf16(&mut z), rows, columns);
                 gated(&cpu, Gate::Times(f), &gates, &ups, to);
-                for (i, &(gate, up)) in pairs.iter().enumerate() {
-                    near(y[i], exact(f, gate), 2e-6, &f);
-                    near(z[i].to_f32(), exact(f, gate) * up, 0.004, &f);
+                for (i, (&want, &(_, up))) in wanted.iter().zip(&pairs).enumerate() {
+                    near(y[i], want, 2e-6, &f);
+                    near(z[i].to_f32(), want * up, 0.004, &f);
                 }
             }
             let gate = Gate::Clamped { alpha: 1.702, limit: 7.0 };

@@ -41,6 +41,17 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// Some of the rows.
+    pub(crate) fn part(&self, rows: std::ops::Range<usize>) -> Rows<'a> {
+        let start = if rows.is_empty() { 0 } else { rows.start * self.stride };
+        let data = match self.data {
+            Floats::F32(s) => Floats::F32(&s[start..]),
+            Floats::Bf16(s) => Floats::Bf16(&s[start..]),
+            Floats::F16(s) => Floats::F16(&s[start..]),
+        };
+        Rows { data, rows: rows.len(), ..*self }
+    }
+
     /// Panics when the slice is too short: the products read through pointers.
     pub(crate) fn check(&self) {
         check(self.data.len(), self.rows, self.columns, self.stride);
@@ -139,6 +150,11 @@ unsafe impl Send for Out {}
 unsafe impl Sync for Out {}
 
 impl Out {
+    /// Rows of f32 at `base`, which is good for what is written later.
+    pub(crate) fn floats(base: *mut f32, stride: usize) -> Out {
+        Out { to: To::F32(base), stride }
+    }
+
     /// Rounds `values` to the element type and writes them to row `row` from `column` on.
     ///
     /// # Safety

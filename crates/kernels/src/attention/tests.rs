@@ -131,8 +131,13 @@ impl Sequence {
             .collect()
     }
 
-    fn get(&self, of: &[Numbers], dim: usize, (head, token, i): (usize, usize, usize)) -> f64 {
-        of[token / self.page].get((head * self.page + token % self.page) * dim + i)
+    /// `[kv_heads][tokens][dim]`
+    fn all(&self, of: &[Numbers], kv_heads: usize, dim: usize) -> Vec<f64> {
+        let cells = (0..kv_heads).flat_map(|head| (0..self.tokens).map(move |t| (head, t)));
+        let at = |(head, token): (usize, usize)| (head * self.page + token % self.page) * dim;
+        cells
+            .flat_map(|cell| (0..dim).map(move |i| of[cell.1 / self.page].get(at(cell) + i)))
+            .collect()
     }
 }
 
@@ -218,7 +223,11 @@ fn exact(
     let Case { heads, kv_heads, dim, value_dim, .. } = *case;
     // Rows of nobody stay as they were.
     let mut out = vec![5f64; attention.queries.rows * heads * value_dim];
+    let queries: Vec<f64> = queries.iter().map(|q| f64::from(Element::to_f32(*q))).collect();
     for (segment, sequence) in attention.segments.iter().zip(sequences) {
+        let tokens = sequence.tokens;
+        let keys = sequence.all(&sequence.keys, kv_heads, dim);
+        let values = sequence.all(&sequence.values, kv_heads, value_dim);
         for (query, head) in (0..segment.length).flat_map(|q| (0..heads).map(move |h| (q, h))) {
             let (row, kv_head) = (segment.row + query, head * kv_heads / heads);
             let position = segment.position + query;
@@ -226,17 +235,17 @@ fn exact(
                 let at = segment.history_start + token;
                 let hidden = case.causal && at > position
                     || case.window.is_some_and(|window| at + window <= position);
-                let mut score: f64 = (0..dim)
-                    .map(|i| {
-                        let q = f64::from(Element::to_f32(queries[(row * heads + head) * dim + i]));
-                        q * sequence.get(&sequence.keys, dim, (kv_head, token, i))
-                    })
-                    .sum();
+                if hidden {
+                    return 0.0;
+                }
+                let query = &queries[(row * heads + head) * dim..][..dim];
+                let key = &keys[(kv_head * tokens + token) * dim..][..dim];
+                let mut score: f64 = query.iter().zip(key).map(|(q, k)| q * k).sum();
                 score *= f64::from(attention.scale);
                 if let Some(cap) = case.softcap {
                     score = f64::from(cap) * (score / f64::from(cap)).tanh();
                 }
-                let mut kept = !hidden;
+                let mut kept = true;
                 if let Some(mask) = attention.mask {
                     let at = row * mask.row_stride + head * mask.head_stride + token;
                     match mask.cells {
@@ -246,14 +255,17 @@ fn exact(
                 }
                 if kept { score.exp() } else { 0.0 }
             };
-            let weights: Vec<f64> = (0..sequence.tokens).map(score).collect();
+            let weights: Vec<f64> = (0..tokens).map(score).collect();
             let mut sum: f64 = weights.iter().sum();
             sum += attention.sinks.map_or(0.0, |sinks| f64::from(sinks.get(head)).exp());
-            for i in 0..value_dim {
-                let value = |token| sequence.get(&sequence.values, value_dim, (kv_head, token, i));
-                let total: f64 = weights.iter().enumerate().map(|(t, w)| w * value(t)).sum();
-                out[(row * heads + head) * value_dim + i] =
-                    if sum == 0.0 { 0.0 } else { total / sum };
+            let out = &mut out[(row * heads + head) * value_dim..][..value_dim];
+            out.fill(0.0);
+            if sum == 0.0 {
+                continue;
+            }
+            let values = values[kv_head * tokens * value_dim..].chunks_exact(value_dim);
+            for (weight, value) in weights.iter().zip(values) {
+                out.iter_mut().zip(value).for_each(|(out, value)| *out += weight / sum * value);
             }
         }
     }

@@ -13,7 +13,10 @@ mod matrix;
 mod reference;
 mod run;
 pub(crate) mod scales;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use matrix::{Kind, QuantizedMatrix};
+pub(crate) use run::multiply;
 pub use run::{gathered_quantized_product, quantized_product, quantized_products};
 pub use scales::{Scales, e4m3, e8m0};

@@ -69,7 +69,7 @@ pub fn gathered_quantized_product(
     });
 }
 
-fn multiply(
+pub(crate) fn multiply(
     cpu: &Cpu<'_>,
     x: &Rows<'_>,
     map: Option<&[u32]>,
@@ -151,103 +151,10 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
-    use super::super::activations::{SPAN, quantize_span};
+    use super::super::testing::{KINDS, Weights, dequantized, deviation, exact, rounded};
     use super::*;
     use crate::element::{Element, Floats, FloatsMut};
     use crate::{Pool, isa};
-
-    pub(super) const KINDS: [Kind; 10] = [
-        Kind::Affine { bits: 2, group: 32 },
-        Kind::Affine { bits: 3, group: 64 },
-        Kind::Affine { bits: 4, group: 32 },
-        Kind::Affine { bits: 4, group: 64 },
-        Kind::Affine { bits: 5, group: 128 },
-        Kind::Affine { bits: 6, group: 64 },
-        Kind::Affine { bits: 8, group: 64 },
-        Kind::Mxfp4,
-        Kind::Mxfp8,
-        Kind::Nvfp4,
-    ];
-
-    /// Owned weights.
-    struct Weights {
-        kind: Kind,
-        shape: (usize, usize),
-        codes: Vec<u8>,
-        floats: [Vec<bf16>; 2],
-        bytes: Vec<u8>,
-    }
-
-    impl Weights {
-        fn random(rng: &mut StdRng, kind: Kind, shape: (usize, usize)) -> Weights {
-            let scales = shape.0 * shape.1 / kind.group();
-            let codes: Vec<u8> = (0..shape.0 * shape.1 * kind.bits() / 8)
-                .map(|_| if kind == Kind::Mxfp8 { rng.random::<u8>() & 0xbf } else { rng.random() })
-                .collect();
-            let size = 1.0 / (1 << kind.bits().min(8)) as f32;
-            let scale = |rng: &mut StdRng| bf16::from_f32(rng.random_range(0.5..1.5) * size);
-            let bias = |rng: &mut StdRng| bf16::from_f32(rng.random_range(-0.7..-0.3));
-            let byte = |rng: &mut StdRng| match kind {
-                Kind::Nvfp4 => rng.random_range(0..100),
-                _ => rng.random_range(115..125),
-            };
-            Weights {
-                kind,
-                shape,
-                codes,
-                floats: [
-                    (0..scales).map(|_| scale(rng)).collect(),
-                    (0..scales).map(|_| bias(rng)).collect(),
-                ],
-                bytes: (0..scales).map(|_| byte(rng)).collect(),
-            }
-        }
-
-        fn matrix(&self) -> QuantizedMatrix<'_> {
-            match self.kind {
-                Kind::Affine { bits, group } => {
-                    let [scales, biases] = [0, 1].map(|i| Floats::Bf16(&self.floats[i]));
-                    QuantizedMatrix::affine(bits, group, self.shape, &self.codes, scales, biases)
-                }
-                kind => {
-                    let global = (kind == Kind::Nvfp4).then_some(500.0);
-                    QuantizedMatrix::floats(kind, self.shape, &self.codes, &self.bytes, global)
-                }
-            }
-        }
-    }
-
-    /// What the integer products make of a row, as floats again.
-    fn rounded(row: &[f32]) -> Vec<f32> {
-        let mut out = Vec::new();
-        for span in row.chunks(SPAN) {
-            let mut values = [0.0; SPAN];
-            values[..span.len()].copy_from_slice(span);
-            let (bytes, scale) = quantize_span(&values);
-            out.extend(bytes.iter().take(span.len()).map(|&byte| f32::from(byte) * scale));
-        }
-        out
-    }
-
-    /// The product in f64, and the sum of magnitudes that errors are relative to.
-    fn exact(w: &QuantizedMatrix<'_>, weight_row: usize, x: &[f32]) -> (f64, f64) {
-        let mut row = vec![0.0; w.columns];
-        reference::dequantize_row(w, weight_row, &mut row);
-        let products = || row.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));
-        (products().sum(), products().map(f64::abs).sum())
-    }
-
-    /// The standard deviation of a product when each activation is off by a uniformly distributed half step.
-    fn deviation(w: &QuantizedMatrix<'_>, weight_row: usize, x: &[f32]) -> f64 {
-        let mut row = vec![0.0; w.columns];
-        reference::dequantize_row(w, weight_row, &mut row);
-        let spans = row.chunks(SPAN).zip(x.chunks(SPAN));
-        let variance = spans.map(|(w, x)| {
-            let step = x.iter().fold(0f32, |max, x| max.max(x.abs())) / 127.0;
-            w.iter().map(|&w| f64::from(w * step).powi(2) / 12.0).sum::<f64>()
-        });
-        variance.sum::<f64>().sqrt()
-    }
 
     struct Case {
         isa: Isa,
@@ -266,6 +173,7 @@ mod tests {
         let out = RowsMut::new(FloatsMut::F32(&mut y), *rows, n);
         let cpu = Cpu { isa: *isa, pool };
         quantized_product(&cpu, &Rows::new(Floats::F32(x), *rows, k), &w, out);
+        let floats = dequantized(&w);
         let integers = Loops::new(*isa, weights.kind).is_some();
         for row in 0..*rows {
             let x = &x[row * k..][..k];
@@ -278,10 +186,11 @@ mod tests {
                     weights.kind,
                     weights.shape
                 );
-                let (want, size) = exact(&w, column, &seen);
+                let weights = &floats[column * k..][..k];
+                let (want, size) = exact(weights, &seen);
                 assert!((got - want).abs() <= 4e-6 * size + 1e-9, "{context}: {got} for {want}");
-                let want = exact(&w, column, x).0;
-                let bound = 6.0 * deviation(&w, column, x) + 4e-6 * size;
+                let want = exact(weights, x).0;
+                let bound = 6.0 * deviation(weights, x) + 4e-6 * size;
                 assert!((got - want).abs() <= bound, "{context}: {got} for exactly {want}");
             }
         }
@@ -344,10 +253,11 @@ mod tests {
                 .collect();
             quantized_products(&cpu, &Rows::new(Floats::F16(&x), rows, k), &matrices, &mut outs);
             for (y, w) in ys.iter().zip(&matrices) {
+                let floats = dequantized(w);
                 for (i, got) in y.iter().enumerate() {
                     let x: Vec<f32> = x[i / w.rows * k..][..k].iter().map(|x| x.to_f32()).collect();
                     let seen = if isa == Isa::Scalar { x } else { rounded(&x) };
-                    let (want, size) = exact(w, i % w.rows, &seen);
+                    let (want, size) = exact(&floats[i % w.rows * k..][..k], &seen);
                     let bound = 0.004 * want.abs() + 4e-6 * size;
                     let got = f64::from(Element::to_f32(*got));
                     assert!((got - want).abs() <= bound, "{} {i}: {got} for {want}", isa.name());
@@ -378,6 +288,7 @@ mod tests {
                 let mut y = vec![0f32; pairs.len() * n];
                 let gather = Gather { experts: &experts, rows: Some(&rows), count };
                 let out = RowsMut::new(FloatsMut::F32(&mut y), pairs.len(), n);
+                let floats = dequantized(&weights.matrix());
                 let x_rows = Rows::new(Floats::F32(&x), tokens, k);
                 gathered_quantized_product(&cpu, &x_rows, &weights.matrix(), &gather, out);
                 for (i, &(expert, token)) in pairs.iter().enumerate() {
@@ -385,7 +296,7 @@ mod tests {
                     let seen = if isa == Isa::Scalar { x.to_vec() } else { rounded(x) };
                     for column in 0..n {
                         let row = expert as usize * n + column;
-                        let (want, size) = exact(&weights.matrix(), row, &seen);
+                        let (want, size) = exact(&floats[row * k..][..k], &seen);
                         let got = f64::from(y[i * n + column]);
                         assert!((got - want).abs() <= 4e-6 * size, "{} {i} {column}", isa.name());
                     }
