@@ -27,6 +27,9 @@ pub enum Error {
     /// More than a named limit allows.
     #[error("{what} of {size} is over the limit of {limit}")]
     TooLarge { what: &'static str, size: usize, limit: usize },
+    /// What a reply is to look like (schema, grammar, tool call) cannot be asked for like this.
+    #[error("the format cannot be used: {why}")]
+    Format { why: String },
     /// The tokenizer cannot turn this text into tokens.
     #[error("the tokenizer cannot encode this text: {why}")]
     Unencodable { why: String },
@@ -40,6 +43,10 @@ impl Error {
         Error::BadFile { file: file.to_owned(), why: why.to_string() }
     }
 
+    pub(crate) fn format(why: impl ToString) -> Error {
+        Error::Format { why: why.to_string() }
+    }
+
     fn kind(&self) -> FailureKind {
         match self {
             Error::Unreadable { .. }
@@ -49,6 +56,7 @@ impl Error {
             Error::Refused { .. }
             | Error::Conversation { .. }
             | Error::TooLarge { .. }
+            | Error::Format { .. }
             | Error::Unencodable { .. } => FailureKind::InvalidRequest,
             Error::Unsupported { .. } => FailureKind::Unsupported,
         }
@@ -68,6 +76,9 @@ impl Error {
                 "change the order or the roles of the messages"
             }
             Error::TooLarge { .. } => "send less text",
+            Error::Format { .. } => {
+                "change the schema or the grammar, or ask for the form in the prompt"
+            }
             Error::Unencodable { .. } => "remove characters that the model does not know",
             Error::Unsupported { .. } => {
                 "send the prompt with `raw`, already in the model's format"

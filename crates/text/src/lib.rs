@@ -8,6 +8,7 @@
 //! What is kept everywhere: a [`Stream`] never emits half a character and never loses a byte; work grows linearly
 //! with the text; whatever a model's files hold, the answer is a value or an [`Error`], never a panic.
 
+pub mod constraint;
 mod error;
 mod facade;
 mod files;

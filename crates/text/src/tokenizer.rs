@@ -105,6 +105,10 @@ impl Tokenizer {
         self.pieces.is_special(id)
     }
 
+    pub(crate) fn pieces(&self) -> Arc<Pieces> {
+        self.pieces.clone()
+    }
+
     fn encode_bare(&self, text: &str) -> Result<Vec<u32>> {
         check_limits(text)?;
         let encoding = fenced(|| self.inner.encode_fast(text, false));

@@ -1,0 +1,95 @@
+//! Calls of tools as a grammar: the syntax a family writes them in, with arguments that fit the tool's schema.
+
+use protocol::Tool;
+use serde_json::{Value, json};
+
+use super::schema;
+use crate::{Error, Result};
+
+/// Calls in one reply.
+const CALLS_MAX: usize = 16;
+
+/// How a family writes calls: `open`, then calls with `between` in the middle, then `close`. Each is `begin`, an object
+/// with the name and the arguments, `end`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallSyntax {
+    pub open: String,
+    pub begin: String,
+    pub name_key: String,
+    pub arguments_key: String,
+    pub end: String,
+    pub between: String,
+    pub close: String,
+}
+
+impl CallSyntax {
+    /// `<tool_call>\n{"name": …, "arguments": …}\n</tool_call>`, one after the other.
+    pub fn hermes() -> CallSyntax {
+        CallSyntax {
+            open: String::new(),
+            begin: "<tool_call>\n".to_owned(),
+            name_key: "name".to_owned(),
+            arguments_key: "arguments".to_owned(),
+            end: "\n</tool_call>".to_owned(),
+            between: "\n".to_owned(),
+            close: String::new(),
+        }
+    }
+
+    /// Rules of a Lark grammar whose first is `calls`. `many`: further calls may follow the first.
+    pub(super) fn lark(&self, tools: &[&Tool], many: bool) -> Result<String> {
+        let more = match many {
+            true => format!("({} call){{0,{}}}", quoted(&self.between), CALLS_MAX - 1),
+            false => String::new(),
+        };
+        let calls = rule(&[&quoted(&self.open), "call", &more, &quoted(&self.close)]);
+        let names: Vec<String> = (0..tools.len()).map(|index| format!("call_{index}")).collect();
+        let mut grammar = format!("calls: {calls}\ncall: {}\n", names.join(" | "));
+        for (name, tool) in names.iter().zip(tools) {
+            grammar.push_str(&format!("{name}: {}\n", self.call(tool)?));
+        }
+        Ok(grammar)
+    }
+
+    fn call(&self, tool: &Tool) -> Result<String> {
+        let text = |value: &str| Value::from(value).to_string();
+        let head = format!(
+            "{}{{{}: {}, {}: ",
+            self.begin,
+            text(&self.name_key),
+            text(&tool.function.name),
+            text(&self.arguments_key)
+        );
+        let tail = format!("}}{}", self.end);
+        let arguments = schema::lark(&parameters(tool)?);
+        Ok(format!("{} {arguments} {}", quoted(&head), quoted(&tail)))
+    }
+}
+
+/// What a tool's arguments must be: an object, whatever else is said.
+fn parameters(tool: &Tool) -> Result<Value> {
+    let given = &tool.function.parameters;
+    if given.as_object().is_none_or(|object| object.is_empty()) {
+        return Ok(json!({"type": "object"}));
+    }
+    let mut read = schema::read(given).map_err(|error| match error {
+        Error::Format { why } => {
+            Error::Format { why: format!("tool `{}`: {why}", tool.function.name) }
+        }
+        other => other,
+    })?;
+    if let Some(fields) = read.as_object_mut() {
+        fields.entry("type").or_insert_with(|| "object".into());
+    }
+    Ok(read)
+}
+
+/// A literal of Lark; nothing for nothing.
+pub(super) fn quoted(text: &str) -> String {
+    if text.is_empty() { String::new() } else { Value::from(text).to_string() }
+}
+
+fn rule(parts: &[&str]) -> String {
+    let parts: Vec<&str> = parts.iter().copied().filter(|part| !part.is_empty()).collect();
+    parts.join(" ")
+}
