@@ -121,6 +121,9 @@ impl Array {
         if let Some(node) = &self.node {
             return &node.shape;
         }
+        if let Some(held) = self.held.get() {
+            return &held.shape;
+        }
         let f = functions();
         // SAFETY: the handle is alive. MLX keeps the shape as long as the node, and this reference keeps the node.
         unsafe {
@@ -162,6 +165,9 @@ impl Array {
     pub fn dtype(&self) -> Dtype {
         if let Some(node) = &self.node {
             return node.dtype;
+        }
+        if let Some(held) = self.held.get() {
+            return held.dtype;
         }
         // SAFETY: the handle is alive.
         Dtype::from_raw(unsafe { (functions().mlx_array_dtype)(self.raw) })

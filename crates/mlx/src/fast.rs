@@ -2,12 +2,13 @@
 
 use crate::Array;
 use crate::cpu::fused::{self, Offsets};
+use crate::meter::inside;
 use crate::ops::{op_options, raw_or_null};
 
 /// x / √(mean(x²) + eps) · weight, over the last axis.
 #[track_caller]
 pub fn rms_norm(x: &Array, weight: Option<&Array>, eps: f32) -> Array {
-    if let Some(y) = fused::rms_norm(x, weight, eps) {
+    if let Some(y) = inside(|| fused::rms_norm(x, weight, eps)) {
         return y;
     }
     op_options!(mlx_fast_rms_norm, [Some(x), weight], x.raw(), raw_or_null(weight), eps)
@@ -54,7 +55,7 @@ impl Rope<'_> {
     /// The first position is `offset`.
     #[track_caller]
     pub fn apply(&self, x: &Array, offset: i32) -> Array {
-        if let Some(y) = fused::rope(self, x, Offsets::One(offset)) {
+        if let Some(y) = inside(|| fused::rope(self, x, Offsets::One(offset))) {
             return y;
         }
         let (base, freqs) = self.angles.split();
@@ -74,7 +75,7 @@ impl Rope<'_> {
     /// The first position is a value of the graph: one for all, or one for each of the first axis.
     #[track_caller]
     pub fn apply_at(&self, x: &Array, offset: &Array) -> Array {
-        if let Some(y) = fused::rope(self, x, Offsets::Each(offset)) {
+        if let Some(y) = inside(|| fused::rope(self, x, Offsets::Each(offset))) {
             return y;
         }
         let (base, freqs) = self.angles.split();
@@ -95,7 +96,7 @@ impl Rope<'_> {
 /// silu(gate) × up: the gate of SwiGLU.
 #[track_caller]
 pub fn swiglu(gate: &Array, up: &Array) -> Array {
-    fused::swiglu(gate, up).unwrap_or_else(|| gate.silu() * up)
+    inside(|| fused::swiglu(gate, up)).unwrap_or_else(|| gate.silu() * up)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +119,7 @@ pub fn scaled_dot_product_attention(
     mask: Mask<'_>,
     sinks: Option<&Array>,
 ) -> Array {
-    if let Some(y) = fused::attention(q, k, v, scale, mask, sinks) {
+    if let Some(y) = inside(|| fused::attention(q, k, v, scale, mask, sinks)) {
         return y;
     }
     let (mode, array) = match mask {

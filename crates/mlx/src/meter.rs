@@ -1,6 +1,7 @@
-//! Time spent inside libmlxc by this thread, for benches that want to tell it apart from our own. Off unless started;
-//! then each call costs two readings of the clock. They are measured first and count as inside: at a thousand calls in
-//! a step they would else be most of what looks like ours.
+//! Time spent by this thread inside libmlxc, and inside what stands in for it on the CPU (the recording of our kernels),
+//! for benches that want to tell it apart from what is above this room. Off unless started; then each call costs two
+//! readings of the clock. They are measured first and count as inside: at a thousand calls in a step they would else be
+//! most of what looks like ours.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -19,6 +20,7 @@ thread_local! {
     static METER: Cell<Option<Meter>> = const { Cell::new(None) };
     /// What a metered call costs beside what it counts.
     static COST: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static WITHIN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Starts from zero.
@@ -38,14 +40,26 @@ pub fn stop() -> Meter {
     Meter { time: meter.time + COST.get() * calls, ..meter }
 }
 
-/// Counts a call, if anybody wants to know. Calls do not nest.
+/// Counts a call, if anybody wants to know. Calls within a call are part of it.
+#[track_caller]
 pub(crate) fn inside<T>(call: impl FnOnce() -> T) -> T {
+    struct Within;
+    impl Drop for Within {
+        fn drop(&mut self) {
+            WITHIN.set(false);
+        }
+    }
     let Ok(Some(mut meter)) = METER.try_with(Cell::get) else { return call() };
+    if WITHIN.replace(true) {
+        return call();
+    }
+    let within = Within;
     let start = Instant::now();
     let result = call();
     meter.time += start.elapsed();
     meter.calls += 1;
     METER.set(Some(meter));
+    drop(within);
     result
 }
 

@@ -150,6 +150,20 @@ fn check(inputs: &[&Array], starts: &[Start<'_>]) -> Result<(), &'static str> {
 }
 
 impl Tape {
+    /// An empty one, with room for as much: most steps are like the step before.
+    fn next(&self) -> Tape {
+        Tape {
+            id: self.id + 1,
+            values: Vec::with_capacity(self.values.len()),
+            steps: Vec::with_capacity(self.steps.len()),
+            operands: Vec::with_capacity(self.operands.len()),
+            results: Vec::with_capacity(self.results.len()),
+            nodes: Vec::with_capacity(self.nodes.len()),
+            sources: Vec::with_capacity(self.sources.len()),
+            shared: Vec::with_capacity(self.shared.len()),
+        }
+    }
+
     fn record(
         &mut self,
         kernel: Box<dyn Kernel>,
@@ -338,11 +352,11 @@ impl Tape {
 #[track_caller]
 pub(crate) fn flush() {
     let tape = TAPE.with_borrow_mut(|tape| {
-        let next = Tape { id: tape.id + 1, ..Tape::default() };
+        let next = tape.next();
         std::mem::replace(tape, next)
     });
     if !tape.steps.is_empty() {
-        with_device(Device::Cpu, || tape.into_graph());
+        meter::inside(|| with_device(Device::Cpu, || tape.into_graph()));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{op, op_options, raw_or_null};
 use crate::cpu::rows;
+use crate::meter::inside;
 use crate::{Array, Dtype};
 use kernels::Combine;
 
@@ -50,7 +51,7 @@ binary! {
 impl Array {
     #[track_caller]
     pub fn add(&self, other: &Array) -> Array {
-        if let Some(result) = rows::combine(Combine::Add, self, other) {
+        if let Some(result) = inside(|| rows::combine(Combine::Add, self, other)) {
             return result;
         }
         op!(mlx_add, [self, other], self.raw(), other.raw())
@@ -58,7 +59,7 @@ impl Array {
 
     #[track_caller]
     pub fn multiply(&self, other: &Array) -> Array {
-        if let Some(result) = rows::combine(Combine::Multiply, self, other) {
+        if let Some(result) = inside(|| rows::combine(Combine::Multiply, self, other)) {
             return result;
         }
         op!(mlx_multiply, [self, other], self.raw(), other.raw())

@@ -4,13 +4,14 @@ use super::op;
 use crate::Array;
 use crate::array::Vector;
 use crate::cpu::{arrange, rows};
+use crate::meter::inside;
 use crate::{Device, device};
 
 impl Array {
     /// `start` to before `stop` by `strides`, for every axis.
     #[track_caller]
     pub fn slice(&self, start: &[i32], stop: &[i32], strides: &[i32]) -> Array {
-        if let Some(view) = arrange::slice(self, start, stop, strides) {
+        if let Some(view) = inside(|| arrange::slice(self, start, stop, strides)) {
             return view;
         }
         let (a, b, c) = (
@@ -83,14 +84,14 @@ impl Array {
     pub fn write_unread(&self, update: &Array, start: &[i32]) -> Array {
         let ends = start.iter().zip(update.shape()).map(|(start, size)| start + size);
         let stop: Vec<i32> = ends.collect();
-        let inside = || stop.iter().zip(self.shape()).all(|(stop, size)| stop <= size);
-        let fits = start.len() == self.ndim() && update.ndim() == self.ndim() && inside();
+        let within = || stop.iter().zip(self.shape()).all(|(stop, size)| stop <= size);
+        let fits = start.len() == self.ndim() && update.ndim() == self.ndim() && within();
         if !fits || self.dtype() != update.dtype() || start.iter().any(|at| *at < 0) {
             let message = format!("nothing of that shape and dtype is at {start:?}");
             crate::error::fail("write_unread", &[self, update], message);
         }
         match device() {
-            Device::Cpu => arrange::write(self, update, start),
+            Device::Cpu => inside(|| arrange::write(self, update, start)),
             Device::Gpu => self.sole().slice_update(update, start, &stop, &vec![1; stop.len()]),
         }
     }

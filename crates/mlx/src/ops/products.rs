@@ -1,6 +1,7 @@
 //! Matrix products, dense, gathered and quantised, and convolutions.
 
 use super::{op, op_list, op_options, raw_or_null};
+use crate::meter::inside;
 use crate::{Array, Device, Dtype, cpu};
 use std::ffi::CStr;
 
@@ -117,21 +118,21 @@ pub fn gather_mm(
 /// x · weightᵀ for each of `weights`, `[out, in]`. On the CPU the reading of `x` and the waking of threads are paid once.
 #[track_caller]
 pub fn linear(x: &Array, weights: &[&Array]) -> Vec<Array> {
-    cpu::products::dense(x, weights)
+    inside(|| cpu::products::dense(x, weights))
         .unwrap_or_else(|| weights.iter().map(|weight| x.matmul(&weight.t())).collect())
 }
 
 /// As [`linear`], with quantised weights.
 #[track_caller]
 pub fn quantized_linear(x: &Array, weights: &[&Quantized<'_>]) -> Vec<Array> {
-    cpu::products::quantized(x, weights)
+    inside(|| cpu::products::quantized(x, weights))
         .unwrap_or_else(|| weights.iter().map(|weight| quantized_matmul(x, weight, true)).collect())
 }
 
 /// The rows of a quantised table that `indices` [n] name, dense in `dtype`: [n, columns].
 #[track_caller]
 pub fn take_quantized(table: &Quantized<'_>, indices: &Array, dtype: Dtype) -> Array {
-    if let Some(rows) = cpu::rows::take_quantized(table, indices, dtype) {
+    if let Some(rows) = inside(|| cpu::rows::take_quantized(table, indices, dtype)) {
         return rows;
     }
     let take = |array: &Array| array.take(indices, 0);

@@ -3,6 +3,7 @@
 use super::{op, op_list, op_many};
 use crate::Array;
 use crate::cpu::arrange;
+use crate::meter::inside;
 
 /// How `pad` fills the border.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,7 +17,7 @@ pub enum Pad {
 /// Joined along an existing axis.
 #[track_caller]
 pub fn concatenate(arrays: &[&Array], axis: i32) -> Array {
-    if let Some(joined) = arrange::concatenate(arrays, axis) {
+    if let Some(joined) = inside(|| arrange::concatenate(arrays, axis)) {
         return joined;
     }
     op_list!(mlx_concatenate_axis, arrays, [], axis)
@@ -32,7 +33,7 @@ impl Array {
     /// One dimension may be -1: what remains.
     #[track_caller]
     pub fn reshape(&self, shape: &[i32]) -> Array {
-        if let Some(view) = arrange::reshape(self, shape) {
+        if let Some(view) = inside(|| arrange::reshape(self, shape)) {
             return view;
         }
         op!(mlx_reshape, [self], self.raw(), shape.as_ptr(), shape.len())
@@ -53,7 +54,7 @@ impl Array {
     /// Axes in the order given.
     #[track_caller]
     pub fn transpose(&self, axes: &[i32]) -> Array {
-        if let Some(view) = arrange::transpose(self, axes) {
+        if let Some(view) = inside(|| arrange::transpose(self, axes)) {
             return view;
         }
         op!(mlx_transpose_axes, [self], self.raw(), axes.as_ptr(), axes.len())
@@ -67,7 +68,7 @@ impl Array {
 
     #[track_caller]
     pub fn swapaxes(&self, a: i32, b: i32) -> Array {
-        if let Some(view) = arrange::swapaxes(self, a, b) {
+        if let Some(view) = inside(|| arrange::swapaxes(self, a, b)) {
             return view;
         }
         op!(mlx_swapaxes, [self], self.raw(), a, b)
