@@ -12,6 +12,7 @@ pub mod constraint;
 mod error;
 mod facade;
 mod files;
+pub mod parsers;
 mod pieces;
 #[cfg(test)]
 mod random;
