@@ -16,6 +16,7 @@ mod mistakes;
 mod pocket;
 mod processes;
 mod refusals;
+mod renderers;
 mod running;
 mod support;
 mod terminal;

@@ -21,6 +21,15 @@ pub(super) fn write(asked: &Asked<'_>, out: &mut Out) -> Result<()> {
     }
     write_tools(&asked.tools, out);
     out.put([END]);
+    write_messages(messages, out);
+    if !goes_on(messages) {
+        out.put([TURN, "<|CHATBOT_TOKEN|><|START_THINKING|>"]);
+        out.put([if asked.thinks().unwrap_or(true) { "" } else { "<|END_THINKING|>" }]);
+    }
+    Ok(())
+}
+
+fn write_messages(messages: &[Message], out: &mut Out) {
     let mut calls = Calls::default();
     for (index, message) in messages.iter().enumerate() {
         match message.role.as_str() {
@@ -36,25 +45,15 @@ pub(super) fn write(asked: &Asked<'_>, out: &mut Out) -> Result<()> {
             "tool" => {
                 let is_first = !is_tool(messages.get(index.wrapping_sub(1)));
                 let is_last = !is_tool(messages.get(index + 1));
-                out.put(match is_first {
-                    true => [TURN, "<|SYSTEM_TOKEN|><|START_TOOL_RESULT|>["],
-                    false => [",", ""],
-                });
+                out.put([if is_first { TURN } else { "," }]);
+                out.put([if is_first { "<|SYSTEM_TOKEN|><|START_TOOL_RESULT|>[" } else { "" }]);
                 calls.write_result(message, out);
-                out.put([if is_last {
-                    "\n\n]<|END_TOOL_RESULT|><|END_OF_TURN_TOKEN|>"
-                } else {
-                    ""
-                }]);
+                let end = "\n\n]<|END_TOOL_RESULT|><|END_OF_TURN_TOKEN|>";
+                out.put([if is_last { end } else { "" }]);
             }
             _ => {}
         }
     }
-    if !goes_on(messages) {
-        out.put([TURN, "<|CHATBOT_TOKEN|><|START_THINKING|>"]);
-        out.put([if asked.thinks().unwrap_or(true) { "" } else { "<|END_THINKING|>" }]);
-    }
-    Ok(())
 }
 
 fn goes_on(messages: &[Message]) -> bool {

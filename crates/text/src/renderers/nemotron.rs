@@ -42,49 +42,57 @@ fn write_version(version: Version, asked: &Asked<'_>, thinks: bool, out: &mut Ou
         write_tools(&asked.tools, out);
     }
     out.put(["<|im_end|>\n"]);
-    let query = messages.iter().rposition(|message| message.role == Role::User);
-    let mut images = Images::default();
-    for (index, message) in messages.iter().enumerate() {
-        let is_past = query.is_some_and(|query| index < query);
-        match &message.role {
-            Role::Assistant => {
-                out.put(["<|im_start|>assistant\n"]);
-                write_assistant(message, version, is_past, out);
-                out.put(["<|im_end|>\n"]);
-            }
-            Role::User | Role::System => {
-                let content = images.tag(&message.content, message);
-                out.put(["<|im_start|>", message.role.as_str(), "\n"]);
-                match version {
-                    Version::V3 => out.put([without_switches(&content).trim()]),
-                    Version::V3_5 => out.put([&content]),
-                }
-                if is_efficient(version, asked.think) && query == Some(index) {
-                    out.put([MEDIUM_EFFORT]);
-                }
-                out.put(["<|im_end|>\n"]);
-            }
-            Role::Tool => {
-                let content = images.tag(&message.content, message);
-                if index > 0 && !is_tool(messages.get(index - 1)) {
-                    out.put(["<|im_start|>user\n"]);
-                }
-                out.put(["<tool_response>\n", &content, "\n</tool_response>\n"]);
-                if !is_tool(messages.get(index + 1)) {
-                    out.put(["<|im_end|>\n"]);
-                }
-            }
-            Role::Other(role) => {
-                out.put(["<|im_start|>", role, "\n", &message.content, "<|im_end|>\n"]);
-            }
-        }
-    }
+    write_messages(messages, version, asked.think, out);
     let begin = if thinks { "<think>\n" } else { "<think></think>" };
     out.put(["<|im_start|>assistant\n", begin]);
 }
 
-fn is_efficient(version: Version, think: &Think) -> bool {
-    version == Version::V3_5 && matches!(think, Think::Level(level) if level == "medium")
+fn write_messages(messages: &[Message], version: Version, think: &Think, out: &mut Out) {
+    let query = messages.iter().rposition(|message| message.role == Role::User);
+    let is_efficient =
+        version == Version::V3_5 && matches!(think, Think::Level(level) if level == "medium");
+    let mut images = Images::default();
+    for (index, message) in messages.iter().enumerate() {
+        let role = message.role.as_str();
+        match message.role {
+            Role::Assistant => {
+                out.put(["<|im_start|>assistant\n"]);
+                write_assistant(message, version, query.is_some_and(|query| index < query), out);
+                out.put(["<|im_end|>\n"]);
+            }
+            Role::User | Role::System => {
+                let content = images.tag(&message.content, message);
+                let content = told(&content, version);
+                let effort = if is_efficient && query == Some(index) { MEDIUM_EFFORT } else { "" };
+                out.put(["<|im_start|>", role, "\n", &content, effort, "<|im_end|>\n"]);
+            }
+            Role::Tool => {
+                let content = images.tag(&message.content, message);
+                write_result(messages, index, &content, out);
+            }
+            Role::Other(_) => {
+                out.put(["<|im_start|>", role, "\n", &message.content, "<|im_end|>\n"]);
+            }
+        }
+    }
+}
+
+fn told(content: &str, version: Version) -> Cow<'_, str> {
+    match version {
+        Version::V3 => Cow::Owned(without_switches(content).trim().to_owned()),
+        Version::V3_5 => Cow::Borrowed(content),
+    }
+}
+
+/// Results that follow each other share a turn, which nothing opens at the very beginning.
+fn write_result(messages: &[Message], index: usize, content: &str, out: &mut Out) {
+    if index > 0 && !is_tool(messages.get(index - 1)) {
+        out.put(["<|im_start|>user\n"]);
+    }
+    out.put(["<tool_response>\n", content, "\n</tool_response>\n"]);
+    if !is_tool(messages.get(index + 1)) {
+        out.put(["<|im_end|>\n"]);
+    }
 }
 
 /// The last switch of a system's or a user's text wins.

@@ -13,7 +13,7 @@ import sys
 WORDS = ["sun", "is", "über", "naïve", "天气", "🙂", "a<b", "x&y", '"q"', "back\\slash", "tab\there", "e\u0301", "\u200b",
          "zero\u00a0width", "line\u2028sep", "it's", "{x}", "100%", "\x07", "\ufffd"]
 MARKS = ["<think>old</think>new", "</think>rest", "<think>open", "/think", "/no_think", "/nothink", "[img]", "[img] [img]",
-         "[img-0]", "<tool_response>x</tool_response>", "<|channel>thought\nold<channel|>new", "<|channel>lost",
+         "[img-0]", "<tool_response>x</tool_response>", "<tool_response>x", "x</tool_response>", "\n<tool_response></tool_response> ", "<|channel>thought\nold<channel|>new", "<|channel>lost",
          "<|tool_call_start|>[f()]<|tool_call_end|>", "<|tool_response_start|>x", "Reasoning effort: low",
          "REASONING STRENGTH high", "  padded  ", "\n\nlines\n", "<think>a</think>b</think>c", "\n", " ",
          "You can do function calling with the following functions:", "\ufffd begins"]
