@@ -70,13 +70,17 @@ mod tests {
     #[test]
     fn calls_are_counted_while_it_runs_and_its_own_cost_is_not_ours() {
         inside(|| black_box(()));
-        start();
-        let begin = Instant::now();
-        (0..100_000).for_each(|_| inside(|| black_box(())));
-        let whole = begin.elapsed();
-        let meter = stop();
-        assert_eq!(meter.calls, 100_000);
-        assert!(meter.time > whole / 2 && meter.time < whole * 2, "{:?} of {whole:?}", meter.time);
+        // Whoever shares the processor may take it in the middle of one try, hardly of each.
+        let near = (0..20).any(|_| {
+            start();
+            let begin = Instant::now();
+            (0..10_000).for_each(|_| inside(|| inside(|| black_box(()))));
+            let whole = begin.elapsed();
+            let meter = stop();
+            assert_eq!(meter.calls, 10_000, "a call within a call is part of it");
+            meter.time > whole / 2 && meter.time < whole * 2
+        });
+        assert!(near, "what the meter costs is taken for ours");
         inside(|| black_box(()));
         assert_eq!(stop().calls, 0, "it is off");
     }

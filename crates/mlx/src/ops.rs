@@ -12,7 +12,7 @@ mod reductions;
 mod shape;
 
 pub use arithmetic::where_;
-pub use creation::{arange, eye, full, linspace, ones, tri, zeros};
+pub use creation::{arange, eye, full, linspace, ones, tri, unwritten, zeros};
 pub use products::{
     Conv, Mode, Quantized, addmm, conv1d, conv2d, conv3d, dequantize, einsum, gather_mm,
     gather_qmm, linear, quantize, quantized_linear, quantized_matmul, take_quantized,

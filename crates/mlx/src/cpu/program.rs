@@ -4,11 +4,12 @@
 //! reads them is done; the thread of MLX's CPU stream keeps it from program to program.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smallvec::SmallVec;
 
-use super::tape::{Operand, Step, Value, elements};
+use super::tape::{Held, Memory, Operand, Step, Value, elements};
 use super::{Input, Kernel, Output};
 use crate::Dtype;
 
@@ -26,6 +27,8 @@ pub(super) struct Program {
     places: Vec<Place>,
     /// By source: the output that took its memory over.
     taken: Vec<Option<usize>>,
+    /// Memory that is written where it lies.
+    written: Vec<Arc<Held>>,
     scratch_bytes: usize,
     /// The step that runs, for the message when it fails.
     current: AtomicUsize,
@@ -42,6 +45,8 @@ struct Place {
 enum Home {
     Output(usize),
     Scratch(usize),
+    /// Of `Program::written`.
+    Written(usize),
     /// No step writes it.
     Nowhere,
 }
@@ -77,6 +82,11 @@ impl Reach {
         Reach { start, bytes: count * dtype.size(), first }
     }
 
+    /// Of the first byte.
+    pub fn address(&self) -> usize {
+        self.start as usize
+    }
+
     /// # Safety
     /// The memory lives, and nobody writes it, for `'a`.
     unsafe fn slice<'a>(self) -> &'a [u8] {
@@ -104,8 +114,15 @@ impl Program {
         let mut taken = vec![None; sources];
         for (output, &value) in exports.iter().enumerate() {
             homes[value] = Home::Output(output);
-            if let Some(source) = values[value].source {
+            if let Some(source) = values[value].source() {
                 taken[source] = Some(output);
+            }
+        }
+        let mut written = Vec::new();
+        for (value, home) in values.iter().zip(&mut homes) {
+            if let Memory::Held(held) = &value.memory {
+                *home = Home::Written(written.len());
+                written.push(Arc::clone(held));
             }
         }
         let scratch_bytes = plan(&steps, &operands, &results, values, &mut homes);
@@ -116,7 +133,7 @@ impl Program {
         };
         let places = values.iter().zip(homes).map(place).collect();
         let current = AtomicUsize::new(0);
-        Program { steps, operands, results, places, taken, scratch_bytes, current }
+        Program { steps, operands, results, places, taken, written, scratch_bytes, current }
     }
 }
 
@@ -221,6 +238,7 @@ impl Run<'_> {
             Home::Output(output) => self.outputs[output],
             // SAFETY: the plan stays within the scratch memory.
             Home::Scratch(offset) => unsafe { self.scratch.add(offset) },
+            Home::Written(written) => self.program.written[written].reach.address() as *mut u8,
             Home::Nowhere => unreachable!("a value that no step writes"),
         }
     }
@@ -277,7 +295,11 @@ impl Run<'_> {
                     let bytes = elements(shape) * dtype.size();
                     Reach { start: self.memory(*value), bytes, first: 0 }
                 }
-                _ => continue,
+                Operand::Source(source) => match self.inputs[*source].reach {
+                    Some(bytes) => Reach { start: bytes.as_ptr(), bytes: bytes.len(), first: 0 },
+                    None => continue,
+                },
+                Operand::Taken { .. } => continue,
             };
             let meets = |t: &Output<'_>| reach.meets(t.bytes.as_ptr(), t.bytes.len());
             assert!(!targets.iter().any(meets), "it would read the buffer it writes");

@@ -7,9 +7,15 @@
 //! [`Program`], whose outputs are the arrays that somebody still holds. What nobody holds is not computed, or lives in
 //! scratch memory only. Slices and other arrangements of recorded arrays are arithmetic on strides and cost nothing.
 //!
+//! Memory that is shared ([`Start::Shared`]: a cache that grows behind its end) and already there is written where it
+//! lies, and is neither input nor output of the program. Instead each program that writes such memory leaves a *ticket*
+//! that the next one takes, so that programs run in the order in which they were recorded; an array of such memory that
+//! MLX asks for becomes a node that takes the ticket too.
+//!
 //! Seen from outside nothing changes: an array is a value, computed when asked for.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -37,14 +43,31 @@ pub(crate) struct Node {
     tape: u64,
     raw: Cell<mlx_array>,
     pub held: OnceCell<Arc<Held>>,
+    /// The memory that its value was written to, where that was there before.
+    written: OnceCell<Arc<Held>>,
 }
 
 /// Memory that a kernel writes, with the shape of what writes it first.
 pub(super) struct Value {
     pub shape: Dims,
     pub dtype: Dtype,
-    /// It is the memory of this source; none: new memory.
-    pub source: Option<usize>,
+    pub memory: Memory,
+}
+
+pub(super) enum Memory {
+    New,
+    /// The memory of this source, which MLX hands over.
+    Source(usize),
+    Held(Arc<Held>),
+}
+
+impl Value {
+    pub fn source(&self) -> Option<usize> {
+        match self.memory {
+            Memory::Source(source) => Some(source),
+            Memory::New | Memory::Held(_) => None,
+        }
+    }
 }
 
 pub(super) struct Step {
@@ -106,10 +129,14 @@ struct Tape {
     sources: Vec<Array>,
     /// By source: the value that is its memory.
     shared: Vec<Option<usize>>,
+    /// The values that are held memory, by its address.
+    written: HashMap<usize, usize>,
 }
 
 thread_local! {
     static TAPE: RefCell<Tape> = RefCell::default();
+    /// What the last program left that wrote held memory.
+    static TICKET: RefCell<Option<Array>> = const { RefCell::new(None) };
 }
 
 /// Writes a call of `kernel` down. Starts must be `Fresh` or `Shared`.
@@ -161,6 +188,7 @@ impl Tape {
             nodes: Vec::with_capacity(self.nodes.len()),
             sources: Vec::with_capacity(self.sources.len()),
             shared: Vec::with_capacity(self.shared.len()),
+            written: HashMap::with_capacity(self.written.len()),
         }
     }
 
@@ -192,7 +220,8 @@ impl Tape {
             let (value, shape, dtype) = match start {
                 Start::Fresh { shape, dtype } => {
                     let shape = Dims::from_slice(shape);
-                    let value = Value { shape: shape.clone(), dtype: *dtype, source: None };
+                    let (shape_of_value, memory) = (shape.clone(), Memory::New);
+                    let value = Value { shape: shape_of_value, dtype: *dtype, memory };
                     self.values.push(value);
                     (self.values.len() - 1, shape, *dtype)
                 }
@@ -231,6 +260,7 @@ impl Tape {
             tape: self.id,
             raw: Cell::new(mlx_array::NULL),
             held: OnceCell::new(),
+            written: OnceCell::new(),
         });
         self.nodes.push(Rc::clone(&node));
         Array::from_node(node)
@@ -281,16 +311,33 @@ impl Tape {
         if let Some(node) = self.own(array) {
             return node.value;
         }
+        if let Some(held) = array.held().filter(|held| held.is_row_major()) {
+            let held = Arc::clone(held);
+            return match self.written.get(&held.reach.address()) {
+                Some(value) => *value,
+                None => {
+                    let address = held.reach.address();
+                    let value = self.value_in(array, Memory::Held(held));
+                    self.written.insert(address, value);
+                    value
+                }
+            };
+        }
         let source = self.source(array);
         match self.shared[source] {
             Some(value) => value,
             None => {
-                let shape = Dims::from_slice(array.shape());
-                self.values.push(Value { shape, dtype: array.dtype(), source: Some(source) });
-                self.shared[source] = Some(self.values.len() - 1);
-                self.values.len() - 1
+                let value = self.value_in(array, Memory::Source(source));
+                self.shared[source] = Some(value);
+                value
             }
         }
+    }
+
+    fn value_in(&mut self, array: &Array, memory: Memory) -> usize {
+        let shape = Dims::from_slice(array.shape());
+        self.values.push(Value { shape, dtype: array.dtype(), memory });
+        self.values.len() - 1
     }
 
     /// Which values somebody holds, and which steps they need; steps that nobody needs are no more.
@@ -371,36 +418,42 @@ impl Tape {
         for node in self.nodes.iter().filter(|node| Rc::strong_count(node) > 1) {
             alive[node.value] = true;
         }
-        let sources = self.compact_sources(&needed);
-        let exports: Vec<usize> = (0..self.values.len())
-            .filter(|&value| alive[value] || (needed[value] && self.values[value].source.is_some()))
-            .collect();
+        let mut sources = self.compact_sources(&needed);
+        sources.extend(TICKET.with_borrow(Clone::clone));
+        let writes = (0..self.values.len())
+            .any(|value| needed[value] && matches!(self.values[value].memory, Memory::Held(_)));
+        let exported = |value: &usize| match self.values[*value].memory {
+            Memory::New => alive[*value],
+            Memory::Source(_) => needed[*value],
+            Memory::Held(_) => false,
+        };
+        let exports: Vec<usize> = (0..self.values.len()).filter(exported).collect();
         let (values, nodes) = (self.values, self.nodes);
-        let results = {
-            let starts: Vec<Start<'_>> = exports
-                .iter()
-                .map(|value| match &values[*value] {
-                    Value { source: Some(source), .. } => Start::Shared(*source),
-                    Value { shape, dtype, .. } => Start::Fresh { shape, dtype: *dtype },
-                })
-                .collect();
-            let program = Program::new(
-                self.steps,
-                self.operands,
-                self.results,
-                &values,
-                &exports,
-                sources.len(),
-            );
+        let ticket = Start::Fresh { shape: &[1], dtype: Dtype::U8 };
+        let mut results = {
+            let one = |value: &usize| match &values[*value] {
+                Value { memory: Memory::Source(source), .. } => Start::Shared(*source),
+                Value { shape, dtype, .. } => Start::Fresh { shape, dtype: *dtype },
+            };
+            let starts: SmallVec<[Start<'_>; 16]> =
+                exports.iter().map(one).chain(writes.then_some(ticket)).collect();
+            let (steps, operands, results) = (self.steps, self.operands, self.results);
+            let program = Program::new(steps, operands, results, &values, &exports, sources.len());
             super::call_now(Box::new(program), &sources.iter().collect::<Vec<_>>(), &starts)
         };
+        if writes {
+            TICKET.set(results.pop());
+        }
         let mut by_value: Vec<Option<Array>> = (0..values.len()).map(|_| None).collect();
         for (value, array) in exports.into_iter().zip(results) {
             by_value[value] = Some(array);
         }
         for node in nodes.iter().filter(|node| Rc::strong_count(node) > 1) {
-            if let Some(whole) = &by_value[node.value] {
-                node.raw.set(node.of(whole, &values[node.value].shape).new_handle());
+            let Value { shape, memory, .. } = &values[node.value];
+            match (memory, &by_value[node.value]) {
+                (Memory::Held(held), _) => node.was_written(held, shape),
+                (_, Some(whole)) => node.raw.set(node.of(whole, shape).new_handle()),
+                (_, None) => {}
             }
         }
     }
@@ -414,7 +467,7 @@ impl Tape {
             }
         }
         for (value, _) in self.values.iter().zip(needed).filter(|(_, needed)| **needed) {
-            if let Some(source) = value.source {
+            if let Some(source) = value.source() {
                 places[source] = Some(0);
             }
         }
@@ -431,7 +484,9 @@ impl Tape {
             }
         }
         for value in &mut self.values {
-            value.source = value.source.and_then(|source| places[source]);
+            if let Memory::Source(source) = &mut value.memory {
+                *source = places[*source].unwrap_or_default();
+            }
         }
         kept
     }
@@ -439,7 +494,7 @@ impl Tape {
 
 impl Node {
     pub fn is_pending(&self) -> bool {
-        self.raw.get().ctx.is_null()
+        self.raw.get().ctx.is_null() && self.written.get().is_none()
     }
 
     /// The handle, after recording ends where it is still recorded.
@@ -447,11 +502,25 @@ impl Node {
     pub fn raw(&self) -> mlx_array {
         if self.is_pending() {
             flush();
-            if self.is_pending() {
-                error::fail("recorded", &[], "the operations it came from failed".to_owned());
+        }
+        if self.raw.get().ctx.is_null() {
+            match self.written.get() {
+                Some(held) => self.raw.set(self.of(&in_turn(held), &held.shape).new_handle()),
+                None => {
+                    let message = "the operations it came from failed".to_owned();
+                    error::fail("recorded", &[], message);
+                }
             }
         }
         self.raw.get()
+    }
+
+    /// Its value is this memory now, of this shape.
+    fn was_written(&self, held: &Arc<Held>, shape: &[i32]) {
+        if self.first == 0 && self.shape[..] == *shape && self.strides == row_major(shape) {
+            let _ = self.held.set(Arc::clone(held));
+        }
+        let _ = self.written.set(Arc::clone(held));
     }
 
     pub fn handle(&self) -> mlx_array {
@@ -468,6 +537,42 @@ impl Node {
             whole.reshape(&self.shape)
         } else {
             whole.as_strided(&self.shape, &self.strides, self.first)
+        }
+    }
+}
+
+/// Held memory as an array that is computed after everything recorded before has run.
+#[track_caller]
+fn in_turn(held: &Held) -> Array {
+    struct InTurn;
+    impl Kernel for InTurn {
+        fn name(&self) -> &'static str {
+            "in_turn"
+        }
+
+        fn run(&self, _: &[super::Input<'_>], _: &mut [super::Output<'_>]) {}
+    }
+    let memory = held.array();
+    let ticket = TICKET.with_borrow(Clone::clone);
+    let inputs: SmallVec<[&Array; 2]> =
+        [Some(&memory), ticket.as_ref()].into_iter().flatten().collect();
+    with_device(Device::Cpu, || {
+        super::call_now(Box::new(InTurn), &inputs, &[Start::Shared(0)]).swap_remove(0)
+    })
+}
+
+impl Held {
+    fn is_row_major(&self) -> bool {
+        self.strides == row_major(&self.shape)
+    }
+
+    fn array(&self) -> Array {
+        let mut raw = mlx_array::NULL;
+        // SAFETY: the source is alive; a null destination is filled with a new reference, which the array frees.
+        unsafe {
+            let status = (crate::array::functions().mlx_array_set)(&mut raw, self.raw);
+            assert_eq!(status, 0, "a reference to an array could not be made");
+            Array::from_raw(raw)
         }
     }
 }

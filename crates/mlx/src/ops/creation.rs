@@ -1,7 +1,8 @@
 //! Arrays out of nothing.
 
 use super::op;
-use crate::{Array, Dtype};
+use crate::array::byte_len;
+use crate::{Array, Device, Dtype};
 
 #[track_caller]
 pub fn zeros(shape: &[i32], dtype: Dtype) -> Array {
@@ -66,5 +67,17 @@ impl Array {
     #[track_caller]
     pub fn triu(&self, k: i32) -> Array {
         op!(mlx_triu, [self], self.raw(), k)
+    }
+}
+
+/// Memory to be written by `Array::write_unread`; zeros until then.
+#[track_caller]
+pub fn unwritten(shape: &[i32], dtype: Dtype) -> Array {
+    match crate::device() {
+        // There at once, so that what is recorded can write to it where it lies.
+        Device::Cpu => {
+            Array::from_bytes(&vec![0; byte_len(shape, dtype).unwrap_or(0)], shape, dtype)
+        }
+        Device::Gpu => zeros(shape, dtype),
     }
 }

@@ -79,7 +79,7 @@ impl Array {
     }
 
     /// As `slice_update`, for places that nothing reads any more, nor before this is done: memory that grows behind its
-    /// end. Written in place, whoever else holds this array.
+    /// end, made by `unwritten`. Written in place, whoever else holds this array.
     #[track_caller]
     pub fn write_unread(&self, update: &Array, start: &[i32]) -> Array {
         let ends = start.iter().zip(update.shape()).map(|(start, size)| start + size);

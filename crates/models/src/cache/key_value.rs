@@ -247,10 +247,11 @@ impl Rows {
 /// `past` (if any) followed by `room` empty positions, in the shape and dtype of `new`.
 fn with_room(past: Option<Array>, room: i32, new: &Array) -> Array {
     let [lanes, heads, _, width] = dims(new);
-    let empty = mlx::zeros(&[lanes, heads, room, width], new.dtype());
+    let length = past.as_ref().map_or(0, |past| dims(past)[2]);
+    let whole = mlx::unwritten(&[lanes, heads, length + room, width], new.dtype());
     match past {
-        Some(past) => mlx::concatenate(&[&past, &empty], 2),
-        None => empty,
+        Some(past) => whole.write_unread(&past.cast(whole.dtype()), &[0; 4]),
+        None => whole,
     }
 }
 
