@@ -5,6 +5,7 @@
 //! has seen it yet.
 
 use protocol::{Failure, MemoryReport, TokenLogprob};
+use text::constraint::Mask;
 
 use crate::sampling::Sampling;
 
@@ -24,6 +25,9 @@ pub(crate) trait Executor {
     fn fork(&mut self, slot: Self::Slot, length: usize) -> Self::Slot;
 
     fn dispatch(&mut self, feeds: &[Feed<Self::Slot>]) -> Result<Self::Ticket, Failure>;
+    /// Draws for the feeds that wait for a mask, in order; with none given, any token may be drawn. Must come before
+    /// anything else is done with a step that has such feeds.
+    fn draw(&mut self, ticket: &mut Self::Ticket, masks: &[Option<Mask>]) -> Result<(), Failure>;
     /// For each feed that draws, in order: what it drew.
     fn collect(&mut self, ticket: Self::Ticket) -> Result<Vec<Drawn>, Failure>;
 
@@ -52,6 +56,9 @@ pub(crate) struct Draw {
     /// Counts the draws of the sequence: with the seed it fixes the randomness, whoever else is in the batch.
     pub index: u64,
     pub logprobs: Option<u8>,
+    /// The token is drawn later, by [`Executor::draw`]: what it may be depends on the one before it, which nobody has
+    /// seen yet. The step itself need not wait for that.
+    pub masked: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

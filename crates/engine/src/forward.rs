@@ -11,7 +11,9 @@ use mlx::{Array, Dtype};
 use models::{Batch, Memory, Model, Slot};
 use protocol::{Failure, FailureKind, MemoryReport, TokenChoice, TokenLogprob};
 
-use crate::executor::{Drawn, Executor, Feed, Input};
+use text::constraint::Mask;
+
+use crate::executor::{Draw, Drawn, Executor, Feed, Input};
 use crate::sampler::{self, Logprobs};
 
 /// Steps between two returns of the allocator's free buffers to the system. Price: a slower step.
@@ -26,9 +28,19 @@ pub(crate) struct Forward {
 }
 
 pub(crate) struct Ticket {
-    /// u32, one for each draw.
+    /// u32, one for each draw; empty while some of them wait.
     tokens: Rc<Array>,
     logprobs: Vec<Option<Logprobs>>,
+    waiting: Option<Waiting>,
+}
+
+/// A step of which some tokens are still to be drawn.
+struct Waiting {
+    /// A row for each draw.
+    logits: Array,
+    draws: Vec<(Slot, Draw)>,
+    /// What is drawn already.
+    tokens: Vec<Option<Array>>,
 }
 
 impl Forward {
@@ -49,15 +61,47 @@ impl Forward {
                 feeds.iter().flat_map(|feed| self.memory.arrays(feed.slot)).collect();
             mlx::eval(&state.iter().collect::<Vec<_>>()).map_err(failed_eval)?;
             mlx::memory::clear_cache();
-            return Ok(Ticket { tokens: Rc::new(hidden), logprobs: Vec::new() });
+            return Ok(Ticket { tokens: Rc::new(hidden), logprobs: Vec::new(), waiting: None });
         }
         let logits = self.model.logits(&last_rows(&hidden, feeds));
-        let ticket = draw_all(&logits, &drawing);
+        let ticket = match drawing.iter().any(|feed| is_masked(feed)) {
+            true => draw_free(logits, &drawing),
+            false => draw_all(&logits, &drawing),
+        };
         mlx::async_eval(&ticket.arrays()).map_err(failed_eval)?;
         for (row, feed) in drawing.iter().enumerate() {
             self.last.insert(feed.slot, (Rc::clone(&ticket.tokens), row));
         }
         Ok(ticket)
+    }
+
+    /// Draws what waits; then the step is like any other.
+    fn draw_waiting(&mut self, ticket: &mut Ticket, masks: &[Option<Mask>]) -> Result<(), Failure> {
+        let Some(Waiting { logits, draws, tokens }) = ticket.waiting.take() else { return Ok(()) };
+        let mut masks = masks.iter();
+        let tokens: Vec<Array> = draws
+            .iter()
+            .zip(tokens)
+            .enumerate()
+            .map(|(index, ((_, draw), drawn))| {
+                drawn.unwrap_or_else(|| {
+                    let row = row_of(&logits, index);
+                    let mask = masks.next().and_then(Option::as_ref);
+                    let row = mask.map(|mask| sampler::masked(&row, mask)).unwrap_or(row);
+                    sampler::draw(&draw.sampling, &row, draw.index)
+                })
+            })
+            .collect();
+        let draw = |index: usize| &draws[index].1;
+        *ticket = finished(&logits, joined(&tokens), draws.len(), draw);
+        mlx::async_eval(&ticket.arrays()).map_err(failed_eval)?;
+        for (row, (slot, _)) in draws.iter().enumerate() {
+            // Unless it was closed or rewound in the meantime.
+            if let Some(last) = self.last.get_mut(slot) {
+                *last = (Rc::clone(&ticket.tokens), row);
+            }
+        }
+        Ok(())
     }
 
     /// All feeds' tokens in one array.
@@ -129,6 +173,11 @@ impl Executor for Forward {
         mlx::catch(|| self.step(feeds)).map_err(|error| Failure::internal(error.to_string()))?
     }
 
+    fn draw(&mut self, ticket: &mut Ticket, masks: &[Option<Mask>]) -> Result<(), Failure> {
+        mlx::catch(|| self.draw_waiting(ticket, masks))
+            .map_err(|error| Failure::internal(error.to_string()))?
+    }
+
     fn collect(&mut self, ticket: Ticket) -> Result<Vec<Drawn>, Failure> {
         if ticket.logprobs.is_empty() {
             return Ok(Vec::new());
@@ -157,7 +206,10 @@ impl Ticket {
         let parts = logprobs.flat_map(|l| {
             std::iter::once(&l.chosen).chain(l.top.iter().flat_map(|(ids, values)| [ids, values]))
         });
-        std::iter::once(&*self.tokens).chain(parts).collect()
+        let waiting = self.waiting.iter().flat_map(|waiting| {
+            std::iter::once(&waiting.logits).chain(waiting.tokens.iter().flatten())
+        });
+        std::iter::once(&*self.tokens).chain(parts).chain(waiting).collect()
     }
 }
 
@@ -185,33 +237,72 @@ fn last_rows(hidden: &Array, feeds: &[Feed<Slot>]) -> Array {
     }
 }
 
-/// `logits` has a row for each of `feeds`, which all draw.
-fn draw_all(logits: &Array, feeds: &[&Feed<Slot>]) -> Ticket {
-    let draws = || feeds.iter().filter_map(|feed| feed.draw.as_ref());
-    let row = |index: usize| match feeds.len() {
+fn is_masked(feed: &Feed<Slot>) -> bool {
+    feed.draw.as_ref().is_some_and(|draw| draw.masked)
+}
+
+fn row_of(logits: &Array, index: usize) -> Array {
+    match logits.shape()[0] {
         1 => logits.clone(),
         _ => logits.narrow(0, index as i32, index as i32 + 1),
-    };
-    let tokens = if draws().all(|draw| draw.sampling.is_greedy()) {
+    }
+}
+
+fn joined(parts: &[Array]) -> Array {
+    match parts {
+        [one] => one.clone(),
+        many => mlx::concatenate(&many.iter().collect::<Vec<_>>(), 0),
+    }
+}
+
+/// `logits` has a row for each of `feeds`, which all draw.
+fn draw_all(logits: &Array, feeds: &[&Feed<Slot>]) -> Ticket {
+    let draws: Vec<&Draw> = feeds.iter().filter_map(|feed| feed.draw.as_ref()).collect();
+    let tokens = if draws.iter().all(|draw| draw.sampling.is_greedy()) {
         sampler::greedy(logits)
     } else {
-        let parts: Vec<Array> = draws()
+        let parts: Vec<Array> = draws
+            .iter()
             .enumerate()
-            .map(|(index, draw)| sampler::draw(&draw.sampling, &row(index), draw.index))
+            .map(|(index, draw)| sampler::draw(&draw.sampling, &row_of(logits, index), draw.index))
             .collect();
-        match &parts[..] {
-            [one] => one.clone(),
-            many => mlx::concatenate(&many.iter().collect::<Vec<_>>(), 0),
-        }
+        joined(&parts)
     };
-    let logprobs = draws()
-        .enumerate()
-        .map(|(index, draw)| {
+    finished(logits, tokens, draws.len(), |index| draws[index])
+}
+
+/// Draws for those that wait for nothing; their rate does not depend on the others.
+fn draw_free(logits: Array, feeds: &[&Feed<Slot>]) -> Ticket {
+    let draws: Vec<(Slot, Draw)> =
+        feeds.iter().filter_map(|feed| Some((feed.slot, feed.draw.clone()?))).collect();
+    let free = |(index, (_, draw)): (usize, &(Slot, Draw))| {
+        let row = || row_of(&logits, index);
+        (!draw.masked).then(|| sampler::draw(&draw.sampling, &row(), draw.index))
+    };
+    let tokens = draws.iter().enumerate().map(free).collect();
+    let placeholder = Rc::new(logits.clone());
+    Ticket {
+        tokens: placeholder,
+        logprobs: Vec::new(),
+        waiting: Some(Waiting { logits, draws, tokens }),
+    }
+}
+
+/// A step whose tokens are all drawn, from the raw `logits` or from masked ones.
+fn finished<'a>(
+    logits: &Array,
+    tokens: Array,
+    count: usize,
+    draw: impl Fn(usize) -> &'a Draw,
+) -> Ticket {
+    let logprobs = (0..count)
+        .map(|index| {
             let token = tokens.narrow(0, index as i32, index as i32 + 1);
-            draw.logprobs.map(|alternatives| Logprobs::new(&row(index), &token, alternatives))
+            let alternatives = draw(index).logprobs?;
+            Some(Logprobs::new(&row_of(logits, index), &token, alternatives))
         })
         .collect();
-    Ticket { tokens: Rc::new(tokens.cast(Dtype::U32)), logprobs }
+    Ticket { tokens: Rc::new(tokens.cast(Dtype::U32)), logprobs, waiting: None }
 }
 
 fn read_logprobs(token: u32, logprobs: &Logprobs) -> Result<TokenLogprob, Failure> {

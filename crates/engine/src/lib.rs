@@ -6,6 +6,7 @@
 
 mod batcher;
 mod executor;
+mod forms;
 mod forward;
 mod load;
 pub mod measure;

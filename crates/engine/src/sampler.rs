@@ -7,6 +7,7 @@
 //! the batch. Log-probabilities are those of the raw logits.
 
 use mlx::{Array, Dtype};
+use text::constraint::Mask;
 
 use crate::sampling::Sampling;
 
@@ -14,6 +15,43 @@ use crate::sampling::Sampling;
 pub(crate) fn greedy(logits: &Array) -> Array {
     logits.argmax(-1, false).cast(Dtype::U32)
 }
+
+/// `logits` [1, vocabulary] with only the mask's tokens left.
+pub(crate) fn masked(logits: &Array, mask: &Mask) -> Array {
+    let width = logits.shape()[1];
+    let allowed = bytes(mask, width as usize);
+    let allowed = Array::from_slice(&allowed, &[1, width]).cast(Dtype::Bool);
+    let nothing = Array::scalar(f64::NEG_INFINITY, logits.dtype());
+    mlx::where_(&allowed, logits, &nothing)
+}
+
+/// A byte for each token: 1 if it may be drawn.
+fn bytes(mask: &Mask, width: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = Vec::with_capacity(width + 32);
+    for word in mask.words().iter().take(width.div_ceil(32)) {
+        for byte in word.to_le_bytes() {
+            bytes.extend_from_slice(&SPREAD[byte as usize]);
+        }
+    }
+    // The model may have more logits than the tokenizer has tokens, and the other way round.
+    bytes.resize(width, 0);
+    bytes
+}
+
+/// The eight bits of a byte, lowest first.
+const SPREAD: [[u8; 8]; 256] = {
+    let mut table = [[0; 8]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut bit = 0;
+        while bit < 8 {
+            table[byte][bit] = (byte >> bit & 1) as u8;
+            bit += 1;
+        }
+        byte += 1;
+    }
+    table
+};
 
 /// Draws from `logits` [1, vocabulary]; the token id as u32 [1].
 pub(crate) fn draw(sampling: &Sampling, logits: &Array, index: u64) -> Array {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use protocol::{Failure, FailureKind, MemoryReport};
 
+use text::constraint::Mask;
+
 use crate::executor::{Drawn, Executor, Feed, Input};
 
 /// The end token of the tokenizer that these tests use.
@@ -33,6 +35,22 @@ pub(crate) fn next(history: &[u32]) -> u32 {
     if hash.is_multiple_of(41) { END } else { 1 + hash % 400 }
 }
 
+/// The token that follows it within a form: an end if there may be one, now and then.
+pub(crate) fn next_of(history: &[u32], mask: &Mask) -> u32 {
+    let hash = history.iter().fold(29u32, |hash, token| hash.wrapping_mul(37).wrapping_add(*token));
+    let ids: Vec<u32> = mask.ids().collect();
+    match mask.allows(END) && hash.is_multiple_of(3) {
+        true => END,
+        false => ids[hash as usize / 7 % ids.len()],
+    }
+}
+
+/// A step, and which of its draws wait for a mask, with their slots.
+pub(crate) struct ScriptedTicket {
+    drawn: Vec<Drawn>,
+    waiting: Vec<(usize, usize)>,
+}
+
 impl ScriptedExecutor {
     pub fn new() -> ScriptedExecutor {
         ScriptedExecutor::default()
@@ -55,7 +73,7 @@ impl ScriptedExecutor {
 
 impl Executor for ScriptedExecutor {
     type Slot = usize;
-    type Ticket = Vec<Drawn>;
+    type Ticket = ScriptedTicket;
 
     fn open(&mut self) -> usize {
         self.next_slot += 1;
@@ -82,7 +100,7 @@ impl Executor for ScriptedExecutor {
         self.open_with(&tokens)
     }
 
-    fn dispatch(&mut self, feeds: &[Feed<usize>]) -> Result<Vec<Drawn>, Failure> {
+    fn dispatch(&mut self, feeds: &[Feed<usize>]) -> Result<ScriptedTicket, Failure> {
         if let Some(left) = &mut self.fail_after {
             if *left == 0 {
                 self.fail_after = None;
@@ -91,6 +109,7 @@ impl Executor for ScriptedExecutor {
             *left -= 1;
         }
         let mut drawn = Vec::new();
+        let mut waiting = Vec::new();
         let mut fed = 0;
         for feed in feeds {
             let slot = self.slots.get_mut(&feed.slot).expect("fed a closed slot");
@@ -99,7 +118,10 @@ impl Executor for ScriptedExecutor {
                 Input::Previous => slot.tokens.push(slot.drawn.expect("nothing was drawn before")),
             }
             fed += if let Input::Tokens(tokens) = &feed.input { tokens.len() } else { 1 };
-            if feed.draw.is_some() {
+            if let Some(draw) = &feed.draw {
+                if draw.masked {
+                    waiting.push((drawn.len(), feed.slot));
+                }
                 let token = next(&slot.tokens);
                 slot.drawn = Some(token);
                 drawn.push(Drawn { token, logprob: None });
@@ -107,11 +129,25 @@ impl Executor for ScriptedExecutor {
         }
         self.computed += fed;
         self.longest_step = self.longest_step.max(fed);
-        Ok(drawn)
+        Ok(ScriptedTicket { drawn, waiting })
     }
 
-    fn collect(&mut self, ticket: Vec<Drawn>) -> Result<Vec<Drawn>, Failure> {
-        Ok(ticket)
+    fn draw(&mut self, ticket: &mut ScriptedTicket, masks: &[Option<Mask>]) -> Result<(), Failure> {
+        assert_eq!(ticket.waiting.len(), masks.len(), "each waiting draw has its mask");
+        for ((row, slot), mask) in ticket.waiting.drain(..).zip(masks) {
+            // Who has left has no slot any more.
+            if let (Some(mask), Some(slot)) = (mask, self.slots.get_mut(&slot)) {
+                let token = next_of(&slot.tokens, mask);
+                slot.drawn = Some(token);
+                ticket.drawn[row].token = token;
+            }
+        }
+        Ok(())
+    }
+
+    fn collect(&mut self, ticket: ScriptedTicket) -> Result<Vec<Drawn>, Failure> {
+        assert!(ticket.waiting.is_empty(), "a draw is still waiting");
+        Ok(ticket.drawn)
     }
 
     fn memory(&self) -> MemoryReport {

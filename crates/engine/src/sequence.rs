@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use protocol::{FinishReason, Options, Usage};
+use text::constraint::Constraint;
 
 use crate::output::Output;
 use crate::sampling::Sampling;
@@ -22,6 +23,8 @@ pub(crate) struct Sequence<Slot> {
     pub sampling: Sampling,
     pub logprobs: Option<u8>,
     pub output: Output,
+    /// What its reply has to look like, if that was asked.
+    pub constraint: Option<Constraint>,
     pub clock: Clock,
 }
 
@@ -34,6 +37,16 @@ pub(crate) struct Clock {
 impl<Slot: Copy> Sequence<Slot> {
     pub fn generated_tokens(&self) -> usize {
         self.tokens.len() - self.prompt_tokens
+    }
+
+    /// Tells the reply's form, if it has one, which token was drawn.
+    pub fn follow(&mut self, token: u32) -> text::Result<()> {
+        self.constraint.as_mut().map_or(Ok(()), |constraint| constraint.accept(token))
+    }
+
+    /// Whether the reply's form leaves nothing that could follow.
+    pub fn is_complete(&self) -> bool {
+        self.constraint.as_ref().is_some_and(Constraint::is_complete)
     }
 
     pub fn usage(&self, reason: FinishReason, stop: Option<String>) -> Usage {

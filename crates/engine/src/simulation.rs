@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use protocol::{
-    Engine, Event, FailureKind, FinishReason, Input, Options, Outbox, Request, RequestId, Think,
-    Work,
+    Engine, Event, FailureKind, FinishReason, Format, Input, Options, Outbox, Request, RequestId,
+    Think, ToolChoice, Work,
 };
 use text::Text;
+use text::constraint::{Grammar, Vocabulary, Wish};
 
 use crate::scripted::{self, ScriptedExecutor};
 use crate::steps::Steps;
@@ -237,4 +238,114 @@ fn prompts_that_do_not_fit_are_refused() {
         assert!(failure.message.contains(words), "{}", failure.message);
     }
     assert_eq!(steps.step(&mut readers), Work::Idle);
+}
+
+fn formed(id: u64, prompt: &str, num_predict: i64, format: &Format) -> Request {
+    Request { format: format.clone(), ..request(id, prompt, num_predict, &[]) }
+}
+
+fn forms() -> Vec<Format> {
+    let schema = serde_json::json!({"type": "object", "properties": {
+        "name": {"type": "string", "maxLength": 6}, "size": {"type": "integer", "minimum": 0, "maximum": 99}},
+        "required": ["name", "size"], "additionalProperties": false});
+    vec![
+        Format::Free,
+        Format::Json,
+        Format::Schema(schema),
+        Format::Schema(serde_json::json!({"enum": ["red", "green"]})),
+        Format::Regex("[a-f]{3}(-[0-9]{2})*".to_owned()),
+    ]
+}
+
+/// What the scripted executor makes of a prompt and a form, computed without any loop.
+fn alone_in_form(
+    text: &Text,
+    grammar: Option<&Grammar>,
+    prompt: &str,
+    num_predict: usize,
+) -> (String, FinishReason) {
+    let Some(grammar) = grammar else { return alone(text, prompt, num_predict) };
+    let mut constraint = grammar.start();
+    let input = Input::Raw { prompt: prompt.to_owned() };
+    let mut tokens = text.encode_prompt(prompt, text.prompt_kind(&input)).unwrap();
+    let mut stream = text.decoder();
+    let mut reply = String::new();
+    for _ in 0..num_predict.min(CONTEXT - tokens.len()) {
+        let token = scripted::next_of(&tokens, &constraint.mask().unwrap());
+        if token == scripted::END {
+            return (reply + &stream.finish(), FinishReason::Stop);
+        }
+        tokens.push(token);
+        constraint.accept(token).unwrap();
+        reply.push_str(&stream.push(token));
+        if constraint.is_complete() {
+            return (reply + &stream.finish(), FinishReason::Stop);
+        }
+    }
+    (reply + &stream.finish(), FinishReason::Length)
+}
+
+#[test]
+fn forms_are_kept_whoever_else_is_in_the_batch() {
+    let text = text();
+    let vocabulary = Vocabulary::new(&text, &[]).unwrap();
+    let words = ["the cat", " sat on", " a mat", " and saw", " the sea", " again"];
+    let forms = forms();
+    let tool_choice = &ToolChoice::Auto;
+    let wish = |format| Wish { format, tools: &[], tool_choice, thinking: None, calls: None };
+    let grammars: Vec<Option<Grammar>> =
+        forms.iter().map(|form| Grammar::compile(&wish(form), &vocabulary).unwrap()).collect();
+    let mut stopped = 0;
+    for seed in 0..20 {
+        let mut dice = Dice(seed);
+        let mut steps = Steps::new(ScriptedExecutor::new(), Rc::clone(&text), CONTEXT, 7);
+        let mut readers = Readers::default();
+        let mut expected = BTreeMap::new();
+        let mut cancelled = HashSet::new();
+        for id in 0..10 {
+            let prompt: String =
+                (0..1 + dice.below(8)).map(|_| words[dice.below(words.len())]).collect();
+            let (num_predict, form) = (1 + dice.below(60), dice.below(forms.len()));
+            steps.submit(formed(id, &prompt, num_predict as i64, &forms[form]), &mut readers);
+            let reply = alone_in_form(&text, grammars[form].as_ref(), &prompt, num_predict);
+            expected.insert(RequestId(id), reply);
+            for _ in 0..dice.below(6) {
+                steps.step(&mut readers);
+            }
+            let victim = RequestId(dice.below(10) as u64);
+            let events = readers.events.get(&victim);
+            let done = events.is_some_and(|events| events.last().is_some_and(Event::is_last));
+            if dice.below(6) == 0 && victim.0 <= id && !done {
+                steps.cancel(victim);
+                cancelled.insert(victim);
+            }
+        }
+        run_to_end(&mut steps, &mut readers);
+        for (id, (content, reason)) in expected.iter().filter(|(id, _)| !cancelled.contains(id)) {
+            let (got, got_reason) = reply(&readers.events[id]);
+            assert_eq!((&got, got_reason), (content, Some(*reason)), "seed {seed}, {id:?}");
+            stopped += usize::from(*reason == FinishReason::Stop);
+        }
+        assert_eq!(steps.sequences_open(), 0, "seed {seed}");
+        assert_eq!(steps.executor().open_slots(), steps.slots_cached(), "seed {seed}");
+    }
+    assert!(stopped > 50, "only {stopped} replies came to an end of their own");
+}
+
+#[test]
+fn a_form_that_cannot_be_kept_is_refused_before_anything_is_computed() {
+    let mut steps = Steps::new(ScriptedExecutor::new(), text(), CONTEXT, 7);
+    let mut readers = Readers::default();
+    let unknown = Format::Schema(serde_json::json!({"not": {"type": "string"}}));
+    steps.submit(formed(1, "the cat", 10, &unknown), &mut readers);
+    let required = Request { tool_choice: ToolChoice::Required, ..request(2, "the", 9, &[]) };
+    steps.submit(required, &mut readers);
+    for (id, words) in [(1, "the keyword `not` is not supported"), (2, "tool")] {
+        let Some(Event::Failed(failure)) = readers.events[&RequestId(id)].last() else {
+            panic!("{id} not refused")
+        };
+        assert_eq!(failure.kind, FailureKind::InvalidRequest);
+        assert!(failure.message.contains(words), "{}", failure.message);
+    }
+    assert_eq!((steps.step(&mut readers), steps.executor().computed), (Work::Idle, 0));
 }

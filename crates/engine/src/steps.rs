@@ -2,7 +2,8 @@
 //! readers what came of the step before.
 //!
 //! While a decoding step is under way the one before it is read; so a sequence may be fed a token that turns out to be its
-//! last. That row is wasted, and its slot is rewound before anybody sees it.
+//! last. That row is wasted, and its slot is rewound before anybody sees it. A sequence whose reply has a form is computed
+//! as early as the others; only its draw waits until the token before it is read and tells what may follow.
 //! Invariants: every request gets exactly one last event; a slot belongs to one sequence or to the prefix cache.
 
 use std::collections::HashMap;
@@ -10,13 +11,15 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use protocol::{
-    Delta, Engine, Event, Failure, FailureKind, FinishReason, Format, MemoryReport, Outbox,
-    Request, RequestId, Work,
+    Delta, Engine, Event, Failure, FailureKind, FinishReason, MemoryReport, Outbox, Request,
+    RequestId, Work,
 };
 use text::Text;
+use text::constraint::Mask;
 
 use crate::batcher::{Batcher, Plan};
 use crate::executor::{Draw, Drawn, Executor, Feed, Input};
+use crate::forms::{self, Forms};
 use crate::output::{Output, Progress};
 use crate::prefix::PrefixCache;
 use crate::sampling::Sampling;
@@ -25,6 +28,7 @@ use crate::sequence::{self, Clock, Sequence};
 pub(crate) struct Steps<E: Executor> {
     executor: E,
     text: Rc<Text>,
+    forms: Forms,
     context_tokens_max: usize,
     batcher: Batcher,
     prefixes: PrefixCache<E::Slot>,
@@ -38,8 +42,10 @@ pub(crate) struct Steps<E: Executor> {
 
 struct UnderWay<Ticket> {
     ticket: Ticket,
-    /// Who drew, in the order of the feeds.
+    /// Who draws, in the order of the feeds.
     drawing: Vec<RequestId>,
+    /// Of those, who waits for a mask.
+    waiting: Vec<RequestId>,
 }
 
 impl<E: Executor> Engine for Steps<E> {
@@ -66,7 +72,7 @@ impl<E: Executor> Engine for Steps<E> {
         }
         let next = self.dispatch(plan, out);
         self.read(out);
-        self.under_way = next;
+        self.under_way = next.and_then(|step| self.draw(step, out));
         if idle && self.under_way.is_none() { Work::Idle } else { Work::More }
     }
 
@@ -80,6 +86,7 @@ impl<E: Executor> Steps<E> {
         let text_ends = text.ends().to_vec();
         Steps {
             executor,
+            forms: Forms::new(&text),
             text,
             context_tokens_max,
             batcher: Batcher::default(),
@@ -113,6 +120,7 @@ impl<E: Executor> Steps<E> {
 
     /// Puts a request in line, or answers it at once.
     fn accept(&mut self, request: Request) -> Result<Option<Event>, Failure> {
+        let request = forms::without_forbidden_tools(request);
         let prompt = self.text.render(&request.input, &request.think)?;
         if request.render_only {
             return Ok(Some(Event::Rendered { prompt, images: 0 }));
@@ -121,6 +129,7 @@ impl<E: Executor> Steps<E> {
         let tokens = self.text.encode_prompt(&prompt, self.text.prompt_kind(&request.input))?;
         let context = sequence::context_tokens(&request.options, self.context_tokens_max);
         check_length(tokens.len(), context)?;
+        let constraint = self.forms.constraint(&request, &prompt)?;
         if !self.batcher.join(request.id) {
             return Err(Failure::new(FailureKind::Busy, "too many requests wait for this model")
                 .hint("try again later"));
@@ -136,6 +145,7 @@ impl<E: Executor> Steps<E> {
             sampling: Sampling::new(&request.options, self.seeds),
             logprobs: request.logprobs,
             output: Output::new(&self.text, request.options.stop.unwrap_or_default()),
+            constraint,
             clock: Clock { admitted: Instant::now(), first_token: None },
         };
         self.sequences.insert(request.id, sequence);
@@ -170,15 +180,59 @@ impl<E: Executor> Steps<E> {
             .filter(|(_, feed)| feed.draw.is_some())
             .map(|(id, _)| *id)
             .collect();
+        let has_form = |id: &&RequestId| self.has_form(**id);
+        let waiting = drawing.iter().filter(has_form).copied().collect();
         match self.executor.dispatch(&feeds) {
             Ok(ticket) => {
                 drawing.iter().for_each(|id| self.count_draw(*id));
-                Some(UnderWay { ticket, drawing })
+                Some(UnderWay { ticket, drawing, waiting })
             }
             Err(failure) => {
                 self.fail(&members, &failure, out);
                 None
             }
+        }
+    }
+
+    fn has_form(&self, id: RequestId) -> bool {
+        self.sequences.get(&id).is_some_and(|sequence| sequence.constraint.is_some())
+    }
+
+    /// Draws for those that had to wait for the token before. The device computes meanwhile.
+    fn draw(
+        &mut self,
+        mut step: UnderWay<E::Ticket>,
+        out: &mut dyn Outbox,
+    ) -> Option<UnderWay<E::Ticket>> {
+        if step.waiting.is_empty() {
+            return Some(step);
+        }
+        let masks: Vec<Option<Mask>> = step.waiting.iter().map(|id| self.mask(*id, out)).collect();
+        match self.executor.draw(&mut step.ticket, &masks) {
+            Ok(()) => Some(step),
+            Err(failure) => {
+                self.fail(&step.drawing, &failure, out);
+                None
+            }
+        }
+    }
+
+    /// None for who has left in the meantime, or has to.
+    fn mask(&mut self, id: RequestId, out: &mut dyn Outbox) -> Option<Mask> {
+        let constraint = self.sequences.get_mut(&id)?.constraint.as_mut()?;
+        match constraint.mask() {
+            Ok(mask) => Some(mask),
+            Err(error) => {
+                self.give_up(id, error, out);
+                None
+            }
+        }
+    }
+
+    /// Its form leads nowhere; what is computed is right all the same.
+    fn give_up(&mut self, id: RequestId, error: text::Error, out: &mut dyn Outbox) {
+        if self.retire(id).is_some() {
+            out.send(id, Event::Failed(error.into()));
         }
     }
 
@@ -207,7 +261,7 @@ impl<E: Executor> Steps<E> {
 
     /// Waits for the step under way and tells the readers.
     fn read(&mut self, out: &mut dyn Outbox) {
-        let Some(UnderWay { ticket, drawing }) = self.under_way.take() else { return };
+        let Some(UnderWay { ticket, drawing, .. }) = self.under_way.take() else { return };
         match self.executor.collect(ticket) {
             Ok(drawn) => {
                 for (id, drawn) in drawing.into_iter().zip(drawn) {
@@ -232,14 +286,19 @@ impl<E: Executor> Steps<E> {
             return self.finish(id, delta, FinishReason::Stop, None, out);
         }
         sequence.tokens.push(drawn.token);
+        if let Err(error) = sequence.follow(drawn.token) {
+            return self.give_up(id, error, out);
+        }
+        let complete = sequence.is_complete();
         let full = sequence.generated_tokens() as u64 >= sequence.draws_max;
         match sequence.output.push(drawn) {
             Progress::Stopped { delta, stop } => {
                 self.finish(id, delta, FinishReason::Stop, Some(stop), out)
             }
-            Progress::Text(mut delta) if full => {
+            Progress::Text(mut delta) if complete || full => {
                 append(&mut delta, sequence.output.finish());
-                self.finish(id, delta, FinishReason::Length, None, out);
+                let reason = if complete { FinishReason::Stop } else { FinishReason::Length };
+                self.finish(id, delta, reason, None, out);
             }
             Progress::Text(delta) => send_text(id, delta, out),
         }
@@ -287,7 +346,12 @@ impl<E: Executor> Steps<E> {
 }
 
 fn draw<Slot>(sequence: &Sequence<Slot>) -> Draw {
-    Draw { sampling: sequence.sampling.clone(), index: sequence.draws, logprobs: sequence.logprobs }
+    Draw {
+        sampling: sequence.sampling.clone(),
+        index: sequence.draws,
+        logprobs: sequence.logprobs,
+        masked: sequence.constraint.is_some(),
+    }
 }
 
 fn send_text(id: RequestId, delta: Delta, out: &mut dyn Outbox) {
@@ -320,12 +384,6 @@ fn check_length(prompt_tokens: usize, context_tokens: usize) -> Result<(), Failu
 fn refuse_what_is_missing(request: &Request) -> Result<(), Failure> {
     let unsupported =
         |what: &str, hint: &str| Err(Failure::new(FailureKind::Unsupported, what).hint(hint));
-    if request.format != Format::Free {
-        return unsupported(
-            "`format` is not supported yet",
-            "ask for the format in the prompt and leave `format` out",
-        );
-    }
     if let protocol::Input::Chat { messages, .. } = &request.input
         && messages.iter().any(|message| !message.images.is_empty())
     {

@@ -1,5 +1,7 @@
 //! The engine with real models: the embedded one, and the reference checkpoints.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests fail as tests do.
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -262,5 +264,88 @@ fn reference_checkpoints_continue_as_transformers_does() {
                 assert!(off <= tolerance, "{name}, prompt {index}: off by {off}");
             }
         }
+    }
+}
+
+fn formed(id: u64, prompt: &str, options: Options, format: Format) -> Request {
+    Request { format, ..request(id, prompt, options) }
+}
+
+/// Each sequence has its own form, or none; the model draws nonsense, and at a high temperature.
+#[test]
+fn forms_are_kept_in_a_batch_and_change_nobody_else() {
+    let color = serde_json::json!({"enum": ["red", "green", "blue"]});
+    let point = serde_json::json!({"type": "object", "properties": {
+        "x": {"type": "integer", "minimum": -9, "maximum": 9}, "on": {"type": "boolean"}},
+        "required": ["x", "on"], "additionalProperties": false});
+    let forms = [
+        Format::Schema(color.clone()),
+        Format::Free,
+        Format::Schema(point.clone()),
+        Format::Regex("[a-z]{4}( [a-z]{2})?".to_owned()),
+        Format::Gbnf("root ::= \"(\" root \")\" | \"x\"".to_owned()),
+    ];
+    let hot = |seed| Options {
+        temperature: Some(1.8),
+        num_predict: Some(80),
+        seed: Some(seed),
+        ..Options::default()
+    };
+    let ask = |id: u64| {
+        let form = &forms[id as usize % forms.len()];
+        formed(id, PROMPTS[id as usize % PROMPTS.len()], hot(id as i64), form.clone())
+    };
+    let mut engine = pocket();
+    let together = serve(&mut *engine, (0..15).map(ask).collect());
+    for id in 0..15 {
+        let reply = &together[&RequestId(id)];
+        assert_eq!(reply.failure, None);
+        let alone = one(&mut *engine, ask(id));
+        assert_eq!(alone.text, reply.text, "{id}: the batch changed it");
+        let json = || serde_json::from_str::<serde_json::Value>(&reply.text).ok();
+        let ended = reply.usage.as_ref().unwrap().reason == FinishReason::Stop;
+        let fits = match id % 5 {
+            0 => json().is_some_and(|value| color["enum"].as_array().unwrap().contains(&value)),
+            2 => json().is_some_and(|value| value["x"].is_i64() && value["on"].is_boolean()),
+            3 => matches!(reply.text.len(), 4 | 7),
+            4 => reply.text.trim_matches(['(', ')']) == "x",
+            _ => true,
+        };
+        assert!(fits || !ended, "{id}: {}", reply.text);
+        assert!(ended || id % 5 == 1 || id % 5 == 4, "{id} does not end: {}", reply.text);
+    }
+}
+
+#[test]
+fn logprobs_of_a_form_are_those_of_the_raw_logits() {
+    let mut engine = pocket();
+    let format = Format::Regex("[0-9]{3}".to_owned());
+    let asked = Request { logprobs: Some(3), ..formed(1, PROMPTS[1], greedy(10), format) };
+    let reply = one(&mut *engine, asked);
+    assert_eq!(
+        (reply.text.len(), reply.logprobs.len()),
+        (3, reply.usage.unwrap().generated_tokens as usize)
+    );
+    let free = Request { logprobs: Some(3), ..request(2, PROMPTS[1], greedy(1)) };
+    let free = one(&mut *engine, free);
+    // What the model would have liked to say comes before what it may.
+    assert_eq!(reply.logprobs[0].top, free.logprobs[0].top);
+    assert!(reply.logprobs[0].chosen.logprob <= reply.logprobs[0].top[0].logprob);
+}
+
+#[test]
+fn thoughts_come_before_the_form() {
+    let mut engine = pocket();
+    let message = protocol::Message { content: "a color".to_owned(), ..Default::default() };
+    let format = Format::Schema(serde_json::json!({"enum": ["red", "green"]}));
+    let input = Input::Chat { messages: vec![message], tools: Vec::new(), template: None };
+    for (think, prompt_closes) in [(Think::Off, true), (Think::On, false)] {
+        let asked =
+            Request { input: input.clone(), think, ..formed(1, "", greedy(60), format.clone()) };
+        let reply = one(&mut *engine, asked);
+        let answer = reply.text.rsplit("</think>").next().unwrap().trim();
+        let ended = reply.usage.unwrap().reason == FinishReason::Stop;
+        assert!(!ended || matches!(answer, "\"red\"" | "\"green\""), "{}", reply.text);
+        assert!(!prompt_closes || (ended && !reply.text.contains('<')), "{}", reply.text);
     }
 }

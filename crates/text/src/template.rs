@@ -79,6 +79,13 @@ impl ChatTemplate {
         }
     }
 
+    /// All that is written in the model's templates.
+    pub fn source(&self) -> String {
+        let sources =
+            self.environment.templates().map(|(_, template)| template.source().to_owned());
+        sources.collect::<Vec<_>>().join("\n")
+    }
+
     fn run(&self, conversation: &Conversation<'_>, here: Option<&str>) -> Result<String> {
         let name = self.choose(!conversation.tools.is_empty());
         let template = self.environment.get_template(name).map_err(error)?;

@@ -155,8 +155,20 @@ fn format(given: Value) -> Result<Format, Refusal> {
         Value::Null => Ok(Format::Free),
         Value::String(text) if text.is_empty() => Ok(Format::Free),
         Value::String(text) if text == "json" => Ok(Format::Json),
-        Value::Object(_) => Ok(Format::Schema(given)),
+        Value::Object(fields) => Ok(grammar(&fields).unwrap_or(Format::Schema(fields.into()))),
         _ => Err(Refusal::Format { given: json::to_text(&given) }),
+    }
+}
+
+/// Ours: an object with one of these keys and nothing else. As a schema it would say nothing.
+fn grammar(fields: &Map<String, Value>) -> Option<Format> {
+    let (name, value) = fields.iter().next().filter(|_| fields.len() == 1)?;
+    let source = value.as_str()?.to_owned();
+    match name.as_str() {
+        "regex" => Some(Format::Regex(source)),
+        "lark" => Some(Format::Lark(source)),
+        "gbnf" => Some(Format::Gbnf(source)),
+        _ => None,
     }
 }
 
@@ -181,5 +193,32 @@ fn message(stored: &StoredMessage) -> Message {
         thinking: Some(stored.thinking.clone()).filter(|text| !text.is_empty()),
         images: stored.images.iter().map(|base64| Image { base64: base64.clone() }).collect(),
         ..Message::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(given: Value, expected: Option<Format>) {
+        assert_eq!(format(given.clone()).ok(), expected, "{given}");
+    }
+
+    #[test]
+    fn formats() {
+        check(json!(null), Some(Format::Free));
+        check(json!(""), Some(Format::Free));
+        check(json!("json"), Some(Format::Json));
+        check(json!({"type": "object"}), Some(Format::Schema(json!({"type": "object"}))));
+        check(json!({"regex": "a+"}), Some(Format::Regex("a+".to_owned())));
+        check(json!({"lark": "start: \"a\""}), Some(Format::Lark("start: \"a\"".to_owned())));
+        check(json!({"gbnf": "root ::= \"a\""}), Some(Format::Gbnf("root ::= \"a\"".to_owned())));
+        // With anything beside it, it is a schema.
+        let schema = json!({"regex": "a+", "type": "string"});
+        check(schema.clone(), Some(Format::Schema(schema)));
+        check(json!({"regex": 1}), Some(Format::Schema(json!({"regex": 1}))));
+        check(json!("yaml"), None);
+        check(json!(7), None);
     }
 }

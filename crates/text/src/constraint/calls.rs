@@ -10,7 +10,7 @@ use crate::{Error, Result};
 const CALLS_MAX: usize = 16;
 
 /// How a family writes calls: `open`, then calls with `between` in the middle, then `close`. Each is `begin`, an object
-/// with the name and the arguments, `end`.
+/// with the name and the arguments, `end`. Where nothing stands between two calls there is only one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallSyntax {
     pub open: String,
@@ -38,7 +38,7 @@ impl CallSyntax {
 
     /// Rules of a Lark grammar whose first is `calls`. `many`: further calls may follow the first.
     pub(super) fn lark(&self, tools: &[&Tool], many: bool) -> Result<String> {
-        let more = match many {
+        let more = match many && !self.between.is_empty() {
             true => format!("({} call){{0,{}}}", quoted(&self.between), CALLS_MAX - 1),
             false => String::new(),
         };

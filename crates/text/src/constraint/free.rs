@@ -8,72 +8,113 @@ use super::{Mask, Vocabulary};
 /// How a model thinks in this request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thinking {
-    /// What the model has to write before it thinks; empty where the prompt has already opened it.
+    /// What the model writes before it thinks, if it does; empty where the prompt has already opened the thoughts.
     pub open: String,
-    /// What ends it.
+    /// What ends them.
     pub close: String,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Free {
-    /// Of the opening tag, what is still to be written.
-    opening: Vec<u8>,
+    state: State,
     close: Vec<u8>,
-    /// The last bytes written, as many as may belong to the closing tag.
-    tail: Vec<u8>,
     /// By the number of the tag's bytes that are written: tokens that close it and go on with something.
     overshooting: Vec<Vec<u32>>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// Nothing is written: either this tag or the answer.
+    Either(Vec<u8>),
+    /// Of the opening tag, what is still to be written.
+    Opening(Vec<u8>),
+    /// The last bytes of the thoughts, as many as may belong to the closing tag.
+    Thoughts(Vec<u8>),
+}
+
+/// What a token came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Free,
+    /// The thoughts end with it.
+    Closed,
+    /// There are none: it belongs to the answer.
+    Answer,
 }
 
 impl Free {
     pub fn new(thinking: &Thinking, vocabulary: &Vocabulary) -> Free {
         let close = thinking.close.as_bytes().to_vec();
-        let overshooting = overshooting(&close, vocabulary);
-        Free { opening: thinking.open.as_bytes().to_vec(), tail: Vec::new(), close, overshooting }
+        let state = match thinking.open.as_str() {
+            "" => State::Thoughts(Vec::new()),
+            open => State::Either(open.as_bytes().to_vec()),
+        };
+        Free { state, overshooting: overshooting(&close, vocabulary), close }
     }
 
-    pub fn mask(&self, vocabulary: &Vocabulary) -> Mask {
-        match self.opening.is_empty() {
-            true => self.mask_of_thoughts(vocabulary),
-            false => mask_of_tag(&self.opening, vocabulary),
-        }
+    /// `answer` gives what an answer may begin with.
+    pub fn mask(
+        &self,
+        vocabulary: &Vocabulary,
+        answer: impl FnOnce() -> crate::Result<Mask>,
+    ) -> crate::Result<Mask> {
+        Ok(match &self.state {
+            State::Either(tag) => {
+                let mut mask = answer()?;
+                tag_token(tag, vocabulary).into_iter().for_each(|id| mask.allow(id));
+                mask
+            }
+            State::Opening(rest) => {
+                let mut mask = Mask::none(vocabulary.len() + 1);
+                tag_token(rest, vocabulary).into_iter().for_each(|id| mask.allow(id));
+                mask
+            }
+            State::Thoughts(tail) => self.mask_of_thoughts(tail, vocabulary),
+        })
     }
 
-    fn mask_of_thoughts(&self, vocabulary: &Vocabulary) -> Mask {
+    fn mask_of_thoughts(&self, tail: &[u8], vocabulary: &Vocabulary) -> Mask {
         let mut mask = vocabulary.inner.text.clone();
         for (written, tokens) in self.overshooting.iter().enumerate() {
-            if self.tail.ends_with(&self.close[..written]) {
+            if tail.ends_with(&self.close[..written]) {
                 tokens.iter().for_each(|id| mask.forbid(*id));
             }
         }
         mask
     }
 
-    /// True when this token ends the free part.
-    pub fn accept(&mut self, bytes: &[u8]) -> bool {
-        if !self.opening.is_empty() {
-            let taken = bytes.len().min(self.opening.len());
-            self.opening.drain(..taken);
-            return false;
+    /// `answers` tells whether the token may begin an answer, which it does rather than open thoughts.
+    pub fn accept(&mut self, bytes: &[u8], answers: impl FnOnce() -> bool) -> Step {
+        match &mut self.state {
+            State::Either(_) if answers() => Step::Answer,
+            State::Either(rest) | State::Opening(rest) => {
+                rest.drain(..bytes.len().min(rest.len()));
+                let rest = std::mem::take(rest);
+                self.state = match rest.is_empty() {
+                    true => State::Thoughts(Vec::new()),
+                    false => State::Opening(rest),
+                };
+                Step::Free
+            }
+            State::Thoughts(tail) => {
+                tail.extend_from_slice(bytes);
+                let ends = ends_with_tag(tail, &self.close);
+                tail.drain(..tail.len().saturating_sub(self.close.len()));
+                if ends { Step::Closed } else { Step::Free }
+            }
         }
-        self.tail.extend_from_slice(bytes);
-        let blanks = self.tail.iter().rev().take_while(|byte| byte.is_ascii_whitespace()).count();
-        let ends = self.tail.ends_with(&self.close)
-            || (blanks > 0 && self.tail[..self.tail.len() - blanks].ends_with(&self.close));
-        let kept = self.tail.len().saturating_sub(self.close.len());
-        self.tail.drain(..kept);
-        ends
     }
 }
 
-/// The longest token that writes the tag on; none if no token does.
-fn mask_of_tag(rest: &[u8], vocabulary: &Vocabulary) -> Mask {
+fn ends_with_tag(tail: &[u8], tag: &[u8]) -> bool {
+    tail.ends_with(tag) || tail.trim_ascii_end().ends_with(tag)
+}
+
+/// The longest token that writes the tag on.
+fn tag_token(rest: &[u8], vocabulary: &Vocabulary) -> Option<u32> {
     let inner = &vocabulary.inner;
-    let mut mask = Mask::none(vocabulary.len() + 1);
     let writes = |id: &u32| rest.starts_with(inner.pieces.bytes(*id));
-    let longest = inner.text.ids().filter(writes).max_by_key(|id| inner.pieces.bytes(*id).len());
-    longest.into_iter().for_each(|id| mask.allow(id));
-    mask
+    inner.text.ids().filter(writes).max_by_key(|id| inner.pieces.bytes(*id).len())
 }
 
 /// By the number of the tag's bytes that are written: tokens that begin with the rest of it (or hold all of it, when

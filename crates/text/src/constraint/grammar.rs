@@ -139,8 +139,8 @@ fn is_json(wish: &Wish<'_>) -> bool {
 
 fn calls(wish: &Wish<'_>) -> Result<Option<String>> {
     let Some(syntax) = &wish.calls else {
-        let what = "this model has no known syntax for tool calls, so none can be required";
-        return Err(Error::Unsupported { what: what.to_owned() });
+        let why = "it is not known how this model writes tool calls, so none can be required";
+        return Err(Error::format(why));
     };
     let tools: Vec<&Tool> = match wish.tool_choice {
         ToolChoice::Named(name) => {

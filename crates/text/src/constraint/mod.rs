@@ -18,6 +18,7 @@ mod numbers;
 mod pattern;
 mod reply;
 mod schema;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
@@ -27,4 +28,5 @@ pub use free::Thinking;
 pub use grammar::{Grammar, Wish};
 pub use mask::Mask;
 pub use reply::Constraint;
+pub use syntax::Syntax;
 pub use vocabulary::{Vocabulary, VocabularyParts};

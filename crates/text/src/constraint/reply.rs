@@ -2,7 +2,7 @@
 
 use llguidance::Matcher;
 
-use super::free::Free;
+use super::free::{Free, Step};
 use super::grammar::reason;
 use super::numbers::Numbers;
 use super::{Mask, Vocabulary};
@@ -28,19 +28,22 @@ impl Constraint {
 
     /// The tokens that may come next, end tokens among them where the reply may end. Never empty.
     pub fn mask(&mut self) -> Result<Mask> {
-        let mask = match &self.free {
-            Some(free) => free.mask(&self.vocabulary),
-            None => self.constrained()?,
+        let mask = match self.free.take() {
+            Some(free) => {
+                let mask = free.mask(&self.vocabulary.clone(), || self.answer());
+                self.free = Some(free);
+                mask?
+            }
+            None => self.answer()?,
         };
         if mask.is_empty() {
-            let what =
-                "the reply cannot go on: the model's vocabulary lacks what its form asks for";
-            return Err(Error::Unsupported { what: what.to_owned() });
+            let why = "the reply cannot go on, as the model's vocabulary lacks what comes next";
+            return Err(Error::format(why));
         }
         Ok(mask)
     }
 
-    fn constrained(&mut self) -> Result<Mask> {
+    fn answer(&mut self) -> Result<Mask> {
         let allowed = self.matcher.compute_mask_or_eos();
         let allowed = allowed.map_err(|error| Error::format(reason(&error.to_string())))?;
         let mut mask = Mask::from_words(allowed.into());
@@ -56,10 +59,15 @@ impl Constraint {
     pub fn accept(&mut self, token: u32) -> Result<()> {
         let bytes = self.vocabulary.inner.pieces.bytes(token);
         if let Some(free) = &mut self.free {
-            if free.accept(bytes) {
-                self.free = None;
+            let matcher = &mut self.matcher;
+            match free.accept(bytes, || matcher.validate_tokens(&[token]).is_ok_and(|n| n == 1)) {
+                Step::Free => return Ok(()),
+                Step::Closed => {
+                    self.free = None;
+                    return Ok(());
+                }
+                Step::Answer => self.free = None,
             }
-            return Ok(());
         }
         if let Some(numbers) = &mut self.numbers {
             numbers.push(bytes);

@@ -323,7 +323,7 @@ fn a_call_that_cannot_be_required_is_refused() {
     for (tools, choice, calls, why) in [
         (&tools[..], &missing, hermes.clone(), "`nowhere`"),
         (&[], &ToolChoice::Required, hermes, "no tools"),
-        (&tools, &ToolChoice::Required, None, "no known syntax"),
+        (&tools, &ToolChoice::Required, None, "it is not known how"),
     ] {
         let wish =
             Wish { format: &Format::Free, tools, tool_choice: choice, thinking: None, calls };
@@ -343,10 +343,23 @@ fn an_answer_follows_the_thoughts() {
         let text = text();
         let vocabulary = Vocabulary::new(&text, &[]).unwrap();
         let grammar = Grammar::compile(&wish, &vocabulary).unwrap().unwrap();
+        if !open.is_empty() {
+            check_answer(&grammar, &text);
+        }
         for given in ["{\"no\"", " a < b </thin king>\n", "</", ""] {
             check_thoughts(&grammar, &text, open, given, close);
         }
     }
+}
+
+/// A model that may think need not.
+fn check_answer(grammar: &Grammar, text: &Text) {
+    let mut constraint = grammar.start();
+    for id in text.tokenizer().encode("\"no\"", false).unwrap() {
+        assert!(constraint.mask().unwrap().allows(id));
+        constraint.accept(id).unwrap();
+    }
+    assert!(constraint.may_end());
 }
 
 fn check_thoughts(grammar: &Grammar, text: &Text, open: &str, thoughts: &str, close: &str) {

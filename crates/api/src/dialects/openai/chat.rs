@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`
 
 use axum::response::Response;
-use protocol::{Failure, Input, Request, RequestId, Think};
+use protocol::{Failure, Input, Request, RequestId, Think, ToolChoice};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -55,6 +55,7 @@ pub(crate) struct ChatBody {
     top_p: Option<f64>,
     response_format: Option<ResponseFormat>,
     tools: List<ToolField>,
+    tool_choice: Value,
     reasoning: Option<Reasoning>,
     reasoning_effort: Option<String>,
     logprobs: bool,
@@ -97,6 +98,7 @@ pub(crate) fn request(body: ChatBody) -> Result<Ask, Rejection> {
     let effort = body.reasoning.as_ref().map(|reasoning| reasoning.effort.as_str());
     let think = think(effort.or(body.reasoning_effort.as_deref()).unwrap_or_default())?;
     let options = options(&body);
+    let tool_choice = tool_choice(&body.tool_choice)?;
     let logprobs = crate::dialects::ollama::logprobs(body.logprobs, body.top_logprobs)?;
     Ok(Ask {
         model: body.model,
@@ -108,7 +110,7 @@ pub(crate) fn request(body: ChatBody) -> Result<Ask, Rejection> {
             format: Default::default(),
             think,
             logprobs,
-            tool_choice: protocol::ToolChoice::default(),
+            tool_choice,
             render_only: body.debug_render_only,
         },
         options,
@@ -146,6 +148,26 @@ fn format(given: Option<ResponseFormat>) -> Value {
         "json_object" => Value::from("json"),
         "json_schema" => given.json_schema.schema,
         _ => Value::Null,
+    }
+}
+
+fn tool_choice(given: &Value) -> Result<ToolChoice, Rejection> {
+    let named = || {
+        let is_function = given.get("type")? == "function";
+        given.get("function")?.get("name")?.as_str().filter(|_| is_function)
+    };
+    match given {
+        Value::Null => Ok(ToolChoice::Auto),
+        Value::String(word) if word == "auto" => Ok(ToolChoice::Auto),
+        Value::String(word) if word == "none" => Ok(ToolChoice::None),
+        Value::String(word) if word == "required" => Ok(ToolChoice::Required),
+        _ => match named() {
+            Some(name) => Ok(ToolChoice::Named(name.to_owned())),
+            None => Err(Rejection::bad_body(format!(
+                "invalid tool_choice: {} (must be \"none\", \"auto\", \"required\", or a function by its name)",
+                to_text(given)
+            ))),
+        },
     }
 }
 
@@ -334,5 +356,38 @@ impl Shape for Reply {
     fn failure(&mut self, failure: &Failure) -> Vec<u8> {
         let rejection = Rejection::from(generation::Refusal::from(failure.clone()));
         frame(&String::from_utf8_lossy(&rejection.body()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(given: Value, expected: Option<ToolChoice>) {
+        assert_eq!(tool_choice(&given).ok(), expected, "{given}");
+    }
+
+    #[test]
+    fn tool_choices() {
+        check(Value::Null, Some(ToolChoice::Auto));
+        check(json!("auto"), Some(ToolChoice::Auto));
+        check(json!("none"), Some(ToolChoice::None));
+        check(json!("required"), Some(ToolChoice::Required));
+        let named = json!({"type": "function", "function": {"name": "now"}});
+        check(named, Some(ToolChoice::Named("now".to_owned())));
+        check(json!("any"), None);
+        check(json!({"type": "allowed_tools"}), None);
+    }
+
+    #[test]
+    fn response_formats() {
+        let of = |given: Value| format(serde_json::from_value(given).unwrap());
+        let schema = json!({"type": "object"});
+        let asked = json!({"type": "json_schema", "json_schema": {"name": "n", "strict": true, "schema": schema}});
+        assert_eq!(of(asked), schema);
+        assert_eq!(of(json!({"type": "json_object"})), json!("json"));
+        assert_eq!(of(json!({"type": "text"})), Value::Null);
+        assert_eq!(of(Value::Null), Value::Null);
     }
 }

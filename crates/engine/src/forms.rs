@@ -1,0 +1,125 @@
+//! The forms that replies are asked to have: from a request to its constraint. What a request asks for is understood, or
+//! refused, before anything of it is computed.
+//!
+//! Vocabularies are made in the background while the model loads, and grammars are kept for a while: clients ask for the
+//! same form again and again.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::thread::JoinHandle;
+
+use protocol::{Failure, Format, Input, Request, Tool, ToolChoice};
+use text::Text;
+use text::constraint::{Constraint, Grammar, Syntax, Thinking, Vocabulary, VocabularyParts, Wish};
+
+/// Grammars kept for the next request. Price: up to a few megabytes each.
+const GRAMMARS_MAX: usize = 8;
+
+pub(crate) struct Forms {
+    syntax: Syntax,
+    vocabulary: Made,
+    /// The latest first.
+    grammars: VecDeque<(Key, Grammar)>,
+}
+
+enum Made {
+    Soon(Option<JoinHandle<text::Result<Vocabulary>>>),
+    Done(text::Result<Vocabulary>),
+}
+
+/// All that a grammar depends on.
+#[derive(Clone, Debug, PartialEq)]
+struct Key {
+    format: Format,
+    tools: Vec<Tool>,
+    tool_choice: ToolChoice,
+    thinking: Option<Thinking>,
+}
+
+impl Forms {
+    pub fn new(text: &Rc<Text>) -> Forms {
+        let syntax = text
+            .template()
+            .map(|template| Syntax::of_template(&template.source()))
+            .unwrap_or_default();
+        let parts = VocabularyParts::new(text, &syntax.tags());
+        let thread = std::thread::Builder::new().name("vocabulary".to_owned());
+        let vocabulary = Made::Soon(thread.spawn(move || parts.build()).ok());
+        Forms { syntax, vocabulary, grammars: VecDeque::new() }
+    }
+
+    /// None when any reply will do.
+    pub fn constraint(
+        &mut self,
+        request: &Request,
+        prompt: &str,
+    ) -> Result<Option<Constraint>, Failure> {
+        if !asks(request) {
+            return Ok(None);
+        }
+        let key = Key {
+            format: request.format.clone(),
+            tools: tools(request).to_vec(),
+            tool_choice: request.tool_choice.clone(),
+            thinking: self.syntax.thinking(prompt, &request.think),
+        };
+        if let Some(at) = self.grammars.iter().position(|(known, _)| *known == key) {
+            let found = self.grammars.remove(at);
+            self.grammars.extend(found);
+            self.grammars.rotate_right(1);
+            return Ok(self.grammars.front().map(|(_, grammar)| grammar.start()));
+        }
+        let Some(grammar) = self.compile(&key)? else { return Ok(None) };
+        let constraint = grammar.start();
+        self.grammars.push_front((key, grammar));
+        self.grammars.truncate(GRAMMARS_MAX);
+        Ok(Some(constraint))
+    }
+
+    fn compile(&mut self, key: &Key) -> Result<Option<Grammar>, Failure> {
+        let wish = Wish {
+            format: &key.format,
+            tools: &key.tools,
+            tool_choice: &key.tool_choice,
+            thinking: key.thinking.clone(),
+            calls: self.syntax.calls.clone(),
+        };
+        let vocabulary = self.vocabulary()?;
+        Ok(Grammar::compile(&wish, &vocabulary)?)
+    }
+
+    fn vocabulary(&mut self) -> Result<Vocabulary, Failure> {
+        if let Made::Soon(thread) = &mut self.vocabulary {
+            let made = thread.take().and_then(|thread| thread.join().ok());
+            let lost = || Failure::internal("the vocabulary for grammars could not be made");
+            self.vocabulary = Made::Done(made.ok_or_else(lost)?);
+        }
+        match &self.vocabulary {
+            Made::Done(Ok(vocabulary)) => Ok(vocabulary.clone()),
+            Made::Done(Err(error)) => Err(error.clone().into()),
+            Made::Soon(_) => Err(Failure::internal("the vocabulary for grammars is not there")),
+        }
+    }
+}
+
+/// A request that calls for nothing must not be shown any tools.
+pub(crate) fn without_forbidden_tools(mut request: Request) -> Request {
+    if let (ToolChoice::None, Input::Chat { tools, .. }) =
+        (&request.tool_choice, &mut request.input)
+    {
+        tools.clear();
+    }
+    request
+}
+
+fn asks(request: &Request) -> bool {
+    request.format != Format::Free
+        || matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Named(_))
+}
+
+fn tools(request: &Request) -> &[Tool] {
+    match &request.input {
+        Input::Chat { tools, .. } => tools,
+        Input::Raw { .. } | Input::Infill { .. } => &[],
+    }
+}
