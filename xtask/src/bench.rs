@@ -9,7 +9,7 @@ use fixtures::Encoding;
 
 use crate::build::{must, program, root};
 
-const USAGE: &str = "cargo xtask bench step [--shape qwen3-0.6b|llama-3.2-1b|qwen3-4b|pocket] [--bits 4|8|16] [arguments of `ollmlx bench`]";
+const USAGE: &str = "cargo xtask bench step [--shape qwen3-0.6b|llama-3.2-1b|qwen3-4b|qwen3-moe-1b|pocket] [--bits 4|8|16] [arguments of `ollmlx bench`]";
 
 pub fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     let Some((what, rest)) = args.split_first() else { bail!("usage: {USAGE}") };

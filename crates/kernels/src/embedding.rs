@@ -67,7 +67,7 @@ impl Body for DequantizeRow<'_> {
         let mut values = [0i8; GROUP_MAX];
         for (g, codes) in codes.chunks_exact(group * bits / 8).enumerate() {
             let index = self.row * groups + g;
-            let scale = table.scales.get(index) * table.factor;
+            let scale = table.scales.get(index) * table.factor(self.row);
             let bias = table.biases.map_or(0.0, |biases| biases.get(index));
             // What the signed bytes lack, and what they are too large by.
             let (shift, factor) = unpack(table.kind, codes, &mut values[..group]);

@@ -119,7 +119,11 @@ impl Stack<'_> {
     fn shape(&self, count: usize) -> (usize, usize) {
         let (rows, columns) = match self {
             Stack::Dense(rows) => (rows.rows, rows.columns),
-            Stack::Quantized(matrix) => matrix.shape(),
+            Stack::Quantized(matrix) => {
+                let factors = matrix.factors.len();
+                assert!(factors == 0 || factors == count, "a factor for each expert");
+                matrix.shape()
+            }
         };
         let own = rows / count.max(1);
         assert_eq!(own * count, rows, "{rows} rows of {count} experts");
@@ -366,7 +370,7 @@ mod tests {
 
     /// One layer's weights in memory of their own.
     enum Owned {
-        Quantized(testing::Weights),
+        Quantized(testing::Weights, Vec<f32>),
         Bf16(Vec<bf16>, usize),
     }
 
@@ -378,14 +382,20 @@ mod tests {
                 (0..count).map(|_| bf16::from_f32(rng.random_range(-0.5..0.5))).collect()
             };
             match kind {
-                Some(kind) => Owned::Quantized(testing::Weights::random(rng, kind, shape)),
+                Some(kind) => {
+                    let of = |kind| if kind == Kind::Nvfp4 { COUNT } else { 0 };
+                    let factors = (0..of(kind)).map(|_| rng.random_range(0.5..1.5)).collect();
+                    Owned::Quantized(testing::Weights::random(rng, kind, shape), factors)
+                }
                 None => Owned::Bf16(numbers(rng), columns),
             }
         }
 
         fn stack(&self) -> Stack<'_> {
             match self {
-                Owned::Quantized(weights) => Stack::Quantized(weights.matrix()),
+                Owned::Quantized(weights, factors) => {
+                    Stack::Quantized(weights.matrix().with_factors(factors))
+                }
                 Owned::Bf16(numbers, columns) => {
                     let rows = numbers.len() / columns;
                     Stack::Dense(Rows::new(Floats::Bf16(numbers), rows, *columns))
@@ -396,7 +406,9 @@ mod tests {
         /// `[rows][columns]`
         fn values(&self) -> Vec<f32> {
             match self {
-                Owned::Quantized(weights) => dequantized(&weights.matrix()),
+                Owned::Quantized(weights, factors) => {
+                    dequantized(&weights.matrix().with_factors(factors))
+                }
                 Owned::Bf16(numbers, _) => numbers.iter().map(|n| Element::to_f32(*n)).collect(),
             }
         }
@@ -525,7 +537,7 @@ mod tests {
         for kind in testing::KINDS.into_iter().map(Some).chain([None]) {
             for rows in [1, 7, 40] {
                 let group = kind.map_or(1, Kind::group);
-                if HIDDEN % group == 0 && INNER % group == 0 {
+                if HIDDEN.is_multiple_of(group) && INNER.is_multiple_of(group) {
                     let kinds = [kind; 2];
                     check(&Case { kinds, joined: rows == 7, rows, each: 3, choose: any }, &pool);
                 }

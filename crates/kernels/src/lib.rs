@@ -22,6 +22,7 @@ mod prepare;
 mod quantized;
 mod recurrent;
 mod rope;
+mod routing;
 mod rows;
 mod sampling;
 mod scratch;
@@ -51,6 +52,7 @@ pub use quantized::{
 };
 pub use recurrent::{Change, Recurrence, RecurrentSegment, delta_gates, recur, scan_gates};
 pub use rope::{Heads, HeadsMut, Rope, RopeLayout, rope, rope_angles, rope_width};
+pub use routing::{Routing, Score, route};
 pub use rows::{Rows, RowsMut};
 pub use sampling::{Candidate, Limits, argmax, candidates, log_sum_exp, softmax, top_k};
 

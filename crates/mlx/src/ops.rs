@@ -5,6 +5,7 @@
 
 mod arithmetic;
 mod creation;
+mod experts;
 mod indexing;
 mod operators;
 mod products;
@@ -13,6 +14,7 @@ mod shape;
 
 pub use arithmetic::where_;
 pub use creation::{arange, eye, full, linspace, ones, tri, unwritten, zeros};
+pub use experts::{Experts, Routing, Stack, experts, route};
 pub use products::{
     Conv, Mode, Quantized, addmm, conv1d, conv2d, conv3d, dequantize, einsum, gather_mm,
     gather_qmm, linear, quantize, quantized_linear, quantized_matmul, take_quantized,

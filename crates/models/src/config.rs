@@ -106,6 +106,16 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A list of whole numbers from 0; empty where it is not there.
+    pub fn indices(&self, field: &str) -> Result<Vec<i32>> {
+        let Some(value) = self.value(field) else { return Ok(Vec::new()) };
+        let index = |value: &Value| {
+            value.as_i64().filter(|index| (0..=SIZE_MAX).contains(index)).map(|index| index as i32)
+        };
+        let list = value.as_array().and_then(|list| list.iter().map(index).collect());
+        list.ok_or_else(|| self.error(field, format!("is {value}, not a list of whole numbers")))
+    }
+
     /// The first of the texts in a list, as `architectures` is one.
     pub fn first_text(&self, field: &str) -> Result<&'a str> {
         let first = self.value(field).and_then(|value| value.get(0)).and_then(Value::as_str);

@@ -99,9 +99,11 @@ impl Call<'_> {
         self.x.row(self.map.map_or(row, |map| map[row] as usize))
     }
 
-    fn prepare<'a>(&self, w: &QuantizedMatrix<'a>, first: usize, count: usize) -> Prepare<'a> {
+    /// Of some weight rows, which are of one part of the matrix.
+    fn prepare<'a>(&self, w: &QuantizedMatrix<'a>, row: usize, rows: usize) -> Prepare<'a> {
         let (scales, biases) = (w.scales, w.biases);
-        let (factor, shift) = (w.factor * self.loops.factor, self.loops.shift);
+        let (factor, shift) = (w.factor(row) * self.loops.factor, self.loops.shift);
+        let (first, count) = (row * w.groups(), rows * w.groups());
         Prepare { scales, biases, factor, shift, first, count }
     }
 
@@ -124,7 +126,7 @@ impl Call<'_> {
                 // SAFETY: the parts of the scratch are as long as `Few` and `prepare` say, matrix and run were
                 // checked against each other, and other tasks write other columns.
                 unsafe {
-                    let what = self.prepare(w, row * groups, rows * groups);
+                    let what = self.prepare(w, row, rows);
                     prepare(self.isa, &what, scales, biases);
                     (self.loops.few)(&Few {
                         codes,
@@ -177,7 +179,7 @@ impl Call<'_> {
                 }
                 let x = std::slice::from_raw_parts(x, count);
                 let row = run.weight_row + column;
-                let what = self.prepare(w, row * w.groups(), columns * w.groups());
+                let what = self.prepare(w, row, columns);
                 prepare(self.isa, &what, row_scales, row_biases);
                 for start in (0..w.columns).step_by(TILE_COLUMNS) {
                     let span = TILE_COLUMNS.min(w.columns - start);

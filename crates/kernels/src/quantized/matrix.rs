@@ -55,6 +55,8 @@ pub struct QuantizedMatrix<'a> {
     pub(crate) biases: Option<Floats<'a>>,
     /// Multiplies every scale.
     pub(crate) factor: f32,
+    /// Multiply the scales of as many equal parts of the rows; empty where there are none.
+    pub(crate) factors: &'a [f32],
 }
 
 impl<'a> QuantizedMatrix<'a> {
@@ -72,8 +74,17 @@ impl<'a> QuantizedMatrix<'a> {
         let kind = Kind::Affine { bits, group };
         assert_eq!(scales.len(), biases.len(), "as many biases as scales");
         let scales = Scales::Floats(scales);
-        QuantizedMatrix { kind, rows, columns, codes, scales, biases: Some(biases), factor: 1.0 }
-            .checked()
+        QuantizedMatrix {
+            kind,
+            rows,
+            columns,
+            codes,
+            scales,
+            biases: Some(biases),
+            factor: 1.0,
+            factors: &[],
+        }
+        .checked()
     }
 
     /// One of the float kinds. `global_scale` is nvfp4's, as MLX stores it.
@@ -88,7 +99,26 @@ impl<'a> QuantizedMatrix<'a> {
         // MLX keeps the largest magnitude; 448 and 6 are the largest of the two float types.
         let factor = global_scale.map_or(1.0, |scale| scale / (448.0 * 6.0));
         let scales = if kind == Kind::Nvfp4 { Scales::E4m3(scales) } else { Scales::E8m0(scales) };
-        QuantizedMatrix { kind, rows, columns, codes, scales, biases: None, factor }.checked()
+        QuantizedMatrix { kind, rows, columns, codes, scales, biases: None, factor, factors: &[] }
+            .checked()
+    }
+
+    /// A factor for each of several equal parts of the rows: experts that were quantised each by itself. Biases are
+    /// not multiplied, so this is for kinds without; for experts only, whose products keep to one part.
+    pub fn with_factors(self, factors: &'a [f32]) -> QuantizedMatrix<'a> {
+        let fits = matches!(self.kind, Kind::Mxfp4 | Kind::Nvfp4) || factors.is_empty();
+        assert!(fits, "factors of {:?}", self.kind);
+        let parts = factors.len().max(1);
+        assert_eq!(self.rows % parts, 0, "{} rows in {parts} parts", self.rows);
+        QuantizedMatrix { factors, ..self }
+    }
+
+    /// What multiplies the scales of a row, and of those of its part.
+    pub(crate) fn factor(&self, row: usize) -> f32 {
+        match self.factors.len() {
+            0 => self.factor,
+            parts => self.factor * self.factors[row / (self.rows / parts)],
+        }
     }
 
     pub fn kind(&self) -> Kind {

@@ -15,7 +15,7 @@ pub(crate) fn dequantize_row(matrix: &QuantizedMatrix<'_>, row: usize, to: &mut 
     let (bits, group) = (matrix.kind.bits(), matrix.kind.group());
     for (g, to) in to.chunks_exact_mut(group).enumerate() {
         let index = row * matrix.groups() + g;
-        let scale = matrix.scales.get(index) * matrix.factor;
+        let scale = matrix.scales.get(index) * matrix.factor(row);
         let bias = matrix.biases.map_or(0.0, |biases| biases.get(index));
         for (i, to) in to.iter_mut().enumerate() {
             let code = code(codes, bits, g * group + i);

@@ -43,6 +43,7 @@ pub fn quantized_products(
             for (i, (w, y)) in ws.iter().zip(ys).enumerate() {
                 assert_eq!((x.rows, w.columns), (y.rows, x.columns), "rows and columns of x");
                 assert_eq!(w.rows, y.columns, "columns of y");
+                assert!(w.factors.is_empty(), "experts are multiplied one by one");
                 let (out, columns) = (y.shared(), w.rows);
                 runs.push(Run::new(i, 0, columns, 0..x.rows, out));
             }
@@ -60,6 +61,7 @@ pub fn gathered_quantized_product(
     mut y: RowsMut<'_>,
 ) {
     let columns = gather.check(x, (w.rows, w.columns), &y);
+    assert!(w.factors.is_empty() || w.factors.len() == gather.count, "a factor for each expert");
     let out = y.shared();
     with_runs(|runs| {
         gather.runs(|expert, first, rows| {

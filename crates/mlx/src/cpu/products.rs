@@ -57,11 +57,11 @@ pub fn with_portable_products<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
-fn forced() -> Option<Isa> {
+pub(super) fn forced() -> Option<Isa> {
     PORTABLE.get().then_some(Isa::Scalar)
 }
 
-fn cpu(isa: Option<Isa>) -> Cpu<'static> {
+pub(super) fn cpu(isa: Option<Isa>) -> Cpu<'static> {
     let current = Cpu::current();
     Cpu { isa: isa.unwrap_or(current.isa), ..current }
 }
@@ -70,7 +70,7 @@ fn ours(x: &Array) -> bool {
     device() == Device::Cpu && is_float(x) && x.ndim() > 0
 }
 
-fn parts<'a>(weight: &Quantized<'a>) -> impl Iterator<Item = &'a Array> {
+pub(super) fn parts<'a>(weight: &Quantized<'a>) -> impl Iterator<Item = &'a Array> {
     [weight.w, weight.scales].into_iter().chain(weight.biases)
 }
 
@@ -121,8 +121,12 @@ impl Shape {
         })
     }
 
-    fn inputs(&self) -> usize {
+    pub fn inputs(&self) -> usize {
         if self.biased { 3 } else { 2 }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 
     pub fn columns(&self) -> usize {

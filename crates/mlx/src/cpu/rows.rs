@@ -47,11 +47,11 @@ impl Kernel for Both {
     }
 }
 
-fn are_ids(indices: &Array) -> bool {
+pub(super) fn are_ids(indices: &Array) -> bool {
     matches!(indices.dtype(), Dtype::U32 | Dtype::I32) && indices.size() > 0
 }
 
-fn ids<'a>(input: &Input<'a>) -> Cow<'a, [u32]> {
+pub(super) fn ids<'a>(input: &Input<'a>) -> Cow<'a, [u32]> {
     match input.dtype {
         Dtype::I32 => in_order::<i32>(input).iter().map(|id| *id as u32).collect(),
         _ => in_order(input),

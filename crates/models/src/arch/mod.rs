@@ -2,6 +2,7 @@
 
 mod llama;
 mod qwen3;
+mod qwen3_moe;
 
 use crate::config::Section;
 use crate::error::Result;
@@ -12,5 +13,8 @@ use crate::weights::Weights;
 pub type Load = fn(&Section<'_>, &Weights) -> Result<Box<dyn Model>>;
 
 /// By the name in config.json's `architectures`.
-pub const ARCHITECTURES: &[(&str, Load)] =
-    &[("LlamaForCausalLM", llama::load), ("Qwen3ForCausalLM", qwen3::load)];
+pub const ARCHITECTURES: &[(&str, Load)] = &[
+    ("LlamaForCausalLM", llama::load),
+    ("Qwen3ForCausalLM", qwen3::load),
+    ("Qwen3MoeForCausalLM", qwen3_moe::load),
+];

@@ -126,7 +126,7 @@ impl Quantised {
         scaled.map(|(weight, y)| weight.globally_scaled(y, x.dtype())).collect()
     }
 
-    fn parts(&self) -> Quantized<'_> {
+    pub(super) fn parts(&self) -> Quantized<'_> {
         let Scheme { bits, group_size, mode } = self.scheme;
         let (w, scales, biases) = (&self.weight, &self.scales, self.biases.as_ref());
         Quantized { w, scales, biases, group_size, bits, mode }

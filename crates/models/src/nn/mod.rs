@@ -3,6 +3,7 @@
 
 mod attention;
 mod embedding;
+mod experts;
 mod linear;
 mod norm;
 mod rope;
@@ -11,6 +12,7 @@ use mlx::Array;
 
 pub use attention::{Mask, attend};
 pub use embedding::Embedding;
+pub use experts::{Experts, GateUp, Stack, choices_of, choose, with_choices};
 pub use linear::{Linear, Quantised, Scheme};
 pub use norm::RmsNorm;
 pub use rope::Rope;

@@ -5,6 +5,7 @@
 
 mod gather;
 mod quantised;
+mod stacked;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -152,39 +152,69 @@ fn refuse_foreign(section: &Section<'_>) -> Result<()> {
 
 impl Weights {
     /// The matrix `[out, in]` the cursor stands at, if it is quantised.
-    pub(super) fn quantised(&self, [out, input]: [i32; 2]) -> Result<Option<Quantised>> {
-        let Some(spelling) = SPELLINGS.iter().find(|spelling| self.has(spelling.scales)) else {
-            return Ok(None);
+    pub(super) fn quantised(&self, shape: [i32; 2]) -> Result<Option<Quantised>> {
+        let Some(spelling) = self.spelling() else { return Ok(None) };
+        let global_scale = self.global_scale(spelling, 1)?.map(|scale| scale.reshape(&[]));
+        let parts = self.quantised_parts(spelling, shape, Ok)?;
+        Ok(Some(Quantised { global_scale, ..parts }))
+    }
+
+    /// As `quantised`, of `count` experts in tensors with an axis more: one expert's rows after the other's.
+    pub(super) fn quantised_stack(
+        &self,
+        count: i32,
+        [out, input]: [i32; 2],
+    ) -> Result<Option<Quantised>> {
+        let Some(spelling) = self.spelling() else { return Ok(None) };
+        let global_scale = self.global_scale(spelling, count)?;
+        let flat = |array: Array| match array.shape() {
+            [experts, rows, _] if (*experts, *rows) == (count, out) => Ok(array.flatten(0, 1)),
+            shape => {
+                Err(format!("has shape {shape:?}, the configuration asks for {count} × {out} rows"))
+            }
         };
-        let (weight, scales) = (self.take("weight")?, self.take(spelling.scales)?);
-        let has_biases = self.has(spelling.biases);
-        let biases = has_biases.then(|| self.take(spelling.biases)).transpose()?;
+        let parts = self.quantised_parts(spelling, [count * out, input], flat)?;
+        Ok(Some(Quantised { global_scale, ..parts }))
+    }
+
+    fn spelling(&self) -> Option<&'static Spelling> {
+        SPELLINGS.iter().find(|spelling| self.has(spelling.scales))
+    }
+
+    fn quantised_parts(
+        &self,
+        spelling: &Spelling,
+        [out, input]: [i32; 2],
+        flat: impl Fn(Array) -> std::result::Result<Array, String>,
+    ) -> Result<Quantised> {
         let wrong = |reason: String| Error::Quantisation { path: self.path("weight"), reason };
+        let part = |name: &str| flat(self.take(name)?).map_err(wrong);
+        let (weight, scales) = (part("weight")?, part(spelling.scales)?);
+        let biases = self.has(spelling.biases).then(|| part(spelling.biases)).transpose()?;
         let scheme = scheme(&weight, &scales, biases.as_ref(), [out, input]).map_err(wrong)?;
         if let Some(declared) = self.declared()
             && !declared.agrees(scheme)
         {
             return Err(wrong(format!("is stored as {scheme} and declared as {declared}")));
         }
-        let global_scale = self.global_scale(spelling)?;
-        Ok(Some(Quantised { weight, scales, biases, global_scale, scheme }))
+        Ok(Quantised { weight, scales, biases, global_scale: None, scheme })
     }
 
     fn declared(&self) -> Option<Declared> {
         self.gathered.borrow().declarations.of_layer(&self.prefix)
     }
 
-    /// A scalar, stored with or without a dimension.
-    fn global_scale(&self, spelling: &Spelling) -> Result<Option<Array>> {
+    /// `[count]`; of one, it may be stored without a dimension.
+    fn global_scale(&self, spelling: &Spelling, count: i32) -> Result<Option<Array>> {
         let Some(name) = spelling.global_scale.iter().find(|name| self.has(name)) else {
             return Ok(None);
         };
         let scale = self.take(name)?;
-        if scale.size() != 1 {
+        if scale.size() != count as usize {
             let (path, found) = (self.path(name), scale.shape().to_vec());
-            return Err(Error::WrongShape { path, expected: vec![1], found });
+            return Err(Error::WrongShape { path, expected: vec![count], found });
         }
-        Ok(Some(scale.reshape(&[]).cast(Dtype::F32)))
+        Ok(Some(scale.reshape(&[count]).cast(Dtype::F32)))
     }
 }
 

@@ -39,7 +39,7 @@ fn an_unknown_architecture_lists_the_known_ones() {
     let Err(error) = result else { panic!("loaded") };
     assert_eq!(error.to_string(), "architecture `Llama9ForCausalLM` is not supported");
     let hint = error.hint().unwrap();
-    assert!(hint.contains("LlamaForCausalLM, Qwen3ForCausalLM"), "{hint}");
+    assert!(hint.contains("LlamaForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM"), "{hint}");
 }
 
 #[test]

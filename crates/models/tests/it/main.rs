@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod bad_checkpoints;
+mod experts;
 mod files;
 mod properties;
 mod quantised;

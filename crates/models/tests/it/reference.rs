@@ -27,7 +27,9 @@ fn bfloat16_agrees_with_the_reference() {
     for name in DECODERS {
         let reference = Reference::read(&fixtures::arch(name)).unwrap();
         let tolerance = reference.tolerance.unwrap().bf16;
-        let mut session = Session::new(Checkpoint::of(name).load(None));
+        let checkpoint = Checkpoint::of(name);
+        let session = Session::new(checkpoint.load(None));
+        let mut session = session.guided(checkpoint.load(Some(Dtype::F32)));
         for prompt in &reference.prompts {
             check_positions(name, &mut session, prompt, tolerance);
             check_greedy(name, &mut session, prompt, tolerance, tolerance);
@@ -55,7 +57,7 @@ fn check_positions(name: &str, session: &mut Session, prompt: &Prompt, tolerance
 fn check_greedy(name: &str, session: &mut Session, prompt: &Prompt, tolerance: f32, gap_min: f32) {
     let Greedy { ids, logprobs, gaps } = prompt.greedy.as_ref().unwrap();
     assert_eq!(ids.len(), 24);
-    let slot = session.memory.open();
+    let slot = session.open();
     let mut rows = session.step(&[(slot, &prompt.ids)]);
     for (step, expected) in ids.iter().enumerate() {
         let row = rows.last().unwrap();
@@ -72,7 +74,7 @@ fn check_greedy(name: &str, session: &mut Session, prompt: &Prompt, tolerance: f
         );
         rows = session.step(&[(slot, &[*expected])]);
     }
-    session.memory.close(slot);
+    session.close(slot);
 }
 
 /// Embedders of the family: the last token's hidden state, normalised.

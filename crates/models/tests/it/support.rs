@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use mlx::{Array, Dtype};
+use models::nn::{choices_of, with_choices};
 use models::{Batch, Memory, Model, Slot, Weights};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// The fixtures of the architectures there are, apart from embedders.
-pub const DECODERS: [&str; 5] = ["llama", "llama-bias", "llama-yarn", "llama3-rope", "qwen3"];
+pub const DECODERS: [&str; 6] =
+    ["llama", "llama-bias", "llama-yarn", "llama3-rope", "qwen3", "qwen3-moe"];
 
 pub fn open_mlx() {
     mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
@@ -76,6 +78,8 @@ const DTYPES: [(&str, Dtype); 4] =
 pub struct Session {
     pub model: Box<dyn Model>,
     pub memory: Memory,
+    /// Computes all the same before, and tells which experts to choose.
+    guide: Option<Box<Session>>,
 }
 
 /// Log-probabilities by row.
@@ -83,7 +87,28 @@ pub type Rows = Vec<Vec<f32>>;
 
 impl Session {
     pub fn new(model: Box<dyn Model>) -> Session {
-        Session { memory: model.memory(), model }
+        Session { memory: model.memory(), model, guide: None }
+    }
+
+    /// Where two experts of a mixture are nearly equal, rounding to bf16 decides which is chosen, and what follows says
+    /// nothing about the arithmetic: `guide`, the same model in f32, chooses.
+    pub fn guided(self, guide: Box<dyn Model>) -> Session {
+        Session { guide: Some(Box::new(Session::new(guide))), ..self }
+    }
+
+    pub fn open(&mut self) -> Slot {
+        let slot = self.memory.open();
+        if let Some(guide) = &mut self.guide {
+            assert_eq!(guide.open(), slot);
+        }
+        slot
+    }
+
+    pub fn close(&mut self, slot: Slot) {
+        self.memory.close(slot);
+        if let Some(guide) = &mut self.guide {
+            guide.close(slot);
+        }
     }
 
     /// One forward pass over these sequences' next tokens.
@@ -93,6 +118,17 @@ impl Session {
     }
 
     pub fn hidden(&mut self, parts: &[(Slot, &[u32])]) -> Array {
+        match self.guide.take() {
+            Some(mut guide) => {
+                let (_, choices) = choices_of(|| guide.hidden(parts));
+                self.guide = Some(guide);
+                with_choices(choices, || self.own_hidden(parts))
+            }
+            None => self.own_hidden(parts),
+        }
+    }
+
+    fn own_hidden(&mut self, parts: &[(Slot, &[u32])]) -> Array {
         let tokens: Vec<u32> =
             parts.iter().flat_map(|(_, tokens)| tokens.iter().copied()).collect();
         let lengths: Vec<_> = parts.iter().map(|(slot, tokens)| (*slot, tokens.len())).collect();
@@ -103,9 +139,9 @@ impl Session {
 
     /// A sequence by itself, in a slot of its own: the rows of all its tokens.
     pub fn alone(&mut self, tokens: &[u32]) -> Rows {
-        let slot = self.memory.open();
+        let slot = self.open();
         let rows = self.step(&[(slot, tokens)]);
-        self.memory.close(slot);
+        self.close(slot);
         rows
     }
 }

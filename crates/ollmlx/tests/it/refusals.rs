@@ -192,7 +192,7 @@ fn configurations_that_cannot_be() {
             "architectures",
             json!(["FooForCausalLM"]),
             "architecture `FooForCausalLM` is not supported",
-            "the known architectures are: LlamaForCausalLM, Qwen3ForCausalLM",
+            "the known architectures are: LlamaForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM",
         ),
     ] {
         configure(&folder, &original, key, &value);
