@@ -1,4 +1,4 @@
-//! The few text files of a model, read with limits; and their JSON, which is sometimes Python's.
+//! The few files of a model that concern text, read with limits; and their JSON, which is sometimes Python's.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,9 +9,21 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 
-/// The files this crate looks at. Further templates lie as `additional_chat_templates/<name>.jinja`.
+/// The files this crate looks at. Further templates lie as `additional_chat_templates/<name>.jinja`, tiktoken's ranks
+/// under any name that ends in `.tiktoken`.
 pub const NAMES: &[&str] = &[
     "tokenizer.json",
+    "tokenizer.ggml.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+    "tiktoken.model",
+    "tekken.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "added_tokens.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "generation_config.json",
@@ -23,6 +35,26 @@ pub const NAMES: &[&str] = &[
 /// Directory of a repository's named templates.
 pub(crate) const MORE_TEMPLATES: &str = "additional_chat_templates/";
 
+/// Not looked at where there is a `tokenizer.json`, which says the same.
+const OTHER_VOCABULARIES: &[&str] = &[
+    "tokenizer.ggml.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+    "tiktoken.model",
+    "tekken.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+];
+
+/// How the names of tiktoken's rank files end.
+pub(crate) const RANKS: &str = ".tiktoken";
+
+/// How the names of files end that are no text.
+const BINARY: &str = ".model";
+
 /// The largest known tokenizers are about 35 MB. Price: a few times this while a hostile one is parsed.
 const TOKENIZER_BYTES_MAX: usize = 256 << 20;
 
@@ -33,16 +65,25 @@ const FILE_BYTES_MAX: usize = 16 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct Files {
     texts: BTreeMap<String, String>,
+    binaries: BTreeMap<String, Vec<u8>>,
 }
 
 impl Files {
     /// Reads those of `paths` that this crate looks at.
     pub fn open(paths: &BTreeMap<String, PathBuf>) -> Result<Files> {
-        let known = paths.iter().filter(|(name, _)| {
-            NAMES.contains(&name.as_str()) || template_name(name.as_str()).is_some()
-        });
-        let texts = known.map(|(name, path)| Ok((name.clone(), read(name, path)?)));
-        Ok(Files { texts: texts.collect::<Result<_>>()? })
+        let whole = paths.contains_key("tokenizer.json");
+        let mut files = Files::default();
+        for (name, path) in paths.iter().filter(|(name, _)| is_known(name, whole)) {
+            let bytes = read(name, path)?;
+            if name.ends_with(BINARY) {
+                files.binaries.insert(name.clone(), bytes);
+            } else {
+                let text =
+                    String::from_utf8(bytes).map_err(|error| Error::bad_file(name, error))?;
+                files.texts.insert(name.clone(), text);
+            }
+        }
+        Ok(files)
     }
 
     pub fn from_texts<N, T>(texts: impl IntoIterator<Item = (N, T)>) -> Files
@@ -50,7 +91,32 @@ impl Files {
         N: Into<String>,
         T: Into<String>,
     {
-        Files { texts: texts.into_iter().map(|(name, text)| (name.into(), text.into())).collect() }
+        let texts = texts.into_iter().map(|(name, text)| (name.into(), text.into())).collect();
+        Files { texts, ..Files::default() }
+    }
+
+    /// One more file.
+    pub fn with_text(mut self, name: impl Into<String>, text: impl Into<String>) -> Files {
+        self.texts.insert(name.into(), text.into());
+        self
+    }
+
+    /// One more file, which is no text.
+    pub fn with_binary(mut self, name: impl Into<String>, bytes: Vec<u8>) -> Files {
+        self.binaries.insert(name.into(), bytes);
+        self
+    }
+
+    /// Name and content of the first of `names` that is there.
+    pub(crate) fn binary<'a>(&'a self, names: &[&'a str]) -> Option<(&'a str, &'a [u8])> {
+        names.iter().find_map(|name| Some((*name, self.binaries.get(*name)?.as_slice())))
+    }
+
+    /// Name and content of a file of tiktoken's ranks.
+    pub(crate) fn ranks(&self) -> Option<(&str, &str)> {
+        let mut texts = self.texts.iter();
+        let (name, text) = texts.find(|(name, _)| name.ends_with(RANKS))?;
+        Some((name, text))
     }
 
     pub fn text(&self, name: &str) -> Option<&str> {
@@ -73,17 +139,28 @@ fn template_name(file: &str) -> Option<&str> {
     file.strip_prefix(MORE_TEMPLATES)?.strip_suffix(".jinja")
 }
 
-fn read(name: &str, path: &Path) -> Result<String> {
+fn is_known(name: &str, has_tokenizer: bool) -> bool {
+    let vocabulary = OTHER_VOCABULARIES.contains(&name) || is_ranks(name);
+    let known = NAMES.contains(&name) || is_ranks(name) || template_name(name).is_some();
+    known && !(vocabulary && has_tokenizer)
+}
+
+fn is_ranks(name: &str) -> bool {
+    name.ends_with(RANKS) && !name.contains('/')
+}
+
+fn read(name: &str, path: &Path) -> Result<Vec<u8>> {
     let unreadable =
         |why: std::io::Error| Error::Unreadable { file: name.to_owned(), why: why.to_string() };
-    let limit = if name == "tokenizer.json" { TOKENIZER_BYTES_MAX } else { FILE_BYTES_MAX };
+    let large = name == "tokenizer.json" || OTHER_VOCABULARIES.contains(&name) || is_ranks(name);
+    let limit = if large { TOKENIZER_BYTES_MAX } else { FILE_BYTES_MAX };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > limit {
         return Err(Error::bad_file(name, format!("it is larger than {limit} bytes")));
     }
-    String::from_utf8(bytes).map_err(|error| Error::bad_file(name, error))
+    Ok(bytes)
 }
 
 /// JSON as Python writes it: `NaN` and `Infinity` are read as null.
@@ -147,6 +224,20 @@ mod tests {
         check(r#"{"a": Infinit}"#, None);
         check("", None);
         check(&"[".repeat(100_000), None);
+    }
+
+    #[test]
+    fn vocabularies_are_left_where_a_tokenizer_is() {
+        for (name, alone, beside) in [
+            ("config.json", true, true),
+            ("tokenizer.model", true, false),
+            ("qwen.tiktoken", true, false),
+            ("sub/qwen.tiktoken", false, false),
+            ("additional_chat_templates/rag.jinja", true, true),
+            ("model.safetensors", false, false),
+        ] {
+            assert_eq!((is_known(name, false), is_known(name, true)), (alone, beside), "{name}");
+        }
     }
 
     #[test]

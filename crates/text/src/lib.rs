@@ -30,4 +30,4 @@ pub use renderers::Renderer;
 pub use stop::{StopStrings, Stopped};
 pub use stream::{Specials, Stream};
 pub use template::{ChatTemplate, Conversation};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{GgufTokenizer, Tokenizer};

@@ -42,6 +42,26 @@ impl Pieces {
         Ok(pieces)
     }
 
+    /// From each token's id, its bytes and whether it is special, in any order. Ids may be left out.
+    pub(crate) fn spelled<B: AsRef<[u8]>>(tokens: Vec<(u32, B, bool)>) -> Result<Pieces> {
+        let size = tokens.iter().map(|(id, ..)| *id as usize + 1).max().unwrap_or(0);
+        if size > TOKENS_MAX {
+            return Err(Error::TooLarge { what: "a vocabulary", size, limit: TOKENS_MAX });
+        }
+        let mut by_id: Vec<Option<&[u8]>> = vec![None; size];
+        let mut special = vec![false; size];
+        for (id, bytes, is_special) in &tokens {
+            by_id[*id as usize] = Some(bytes.as_ref());
+            special[*id as usize] = *is_special;
+        }
+        let mut pieces = Pieces { bytes: Vec::new(), starts: vec![0], special };
+        for bytes in by_id {
+            pieces.bytes.extend_from_slice(bytes.unwrap_or_default());
+            pieces.starts.push(pieces.bytes.len());
+        }
+        Ok(pieces)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.special.len()
     }
@@ -133,7 +153,7 @@ fn is_byte_fallback(decoder: &DecoderWrapper) -> bool {
     matches!(decoder, DecoderWrapper::ByteFallback(_))
 }
 
-fn byte_token(token: &str) -> Option<u8> {
+pub(crate) fn byte_token(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     if digits.len() != 2 || digits.starts_with('+') {
         return None;
@@ -142,7 +162,7 @@ fn byte_token(token: &str) -> Option<u8> {
 }
 
 /// A token with a character that spells no byte stands for itself.
-fn spell_byte_level(token: &str, out: &mut Vec<u8>) {
+pub(crate) fn spell_byte_level(token: &str, out: &mut Vec<u8>) {
     let start = out.len();
     for character in token.chars() {
         match byte_of(character) {

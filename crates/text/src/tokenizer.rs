@@ -1,15 +1,34 @@
 //! Text to tokens, and what is known about each token.
 //!
-//! The splitting itself is the crate `tokenizers`, the implementation models are trained with. Around it: limits,
-//! a fence against its panics, and the question which special tokens go before and after a text.
+//! A model brings its vocabulary in one of many kinds of files; each has a loader below. Most become a tokenizer of the
+//! crate `tokenizers`, the implementation models are trained with; those that it cannot hold exactly have models of
+//! our own. Around both: limits, a fence against panics, and the question which special tokens go before and after a
+//! text.
+
+pub(crate) mod added;
+mod bytepair;
+mod gguf;
+mod library;
+mod own;
+mod patterns;
+mod protobuf;
+mod sentencepiece;
+mod splits;
+mod spm;
+mod tables;
+mod tekken;
+mod tiktoken;
+mod trie;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::pieces::Pieces;
 use crate::specials::{end_tokens, named_tokens};
 use crate::{Error, Files, Result, Specials, Stream};
+pub use gguf::GgufTokenizer;
+use library::fenced;
+use own::Own;
 
 /// Four million tokens or so, more than any context. Price: about 100 bytes for each byte while it is encoded.
 pub(crate) const TEXT_BYTES_MAX: usize = 16 << 20;
@@ -17,19 +36,33 @@ pub(crate) const TEXT_BYTES_MAX: usize = 16 << 20;
 /// From a million on the regex engine's stack is full, and it would go on with wrong tokens without a word.
 const BLANKS_MAX: usize = 900_000;
 
-const FILE: &str = "tokenizer.json";
-
 #[derive(Debug)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    encoder: Encoder,
     pieces: Arc<Pieces>,
     around: Around,
     ends: Vec<u32>,
     named: BTreeMap<String, String>,
 }
 
+#[derive(Debug)]
+enum Encoder {
+    Library(Box<tokenizers::Tokenizer>),
+    Own(Box<Own>),
+}
+
+/// What a loader makes of a model's files.
+#[derive(Debug)]
+struct Loaded {
+    encoder: Encoder,
+    pieces: Pieces,
+    around: Around,
+    /// What ends a reply, if no file of the model says so.
+    ends: Vec<u32>,
+}
+
 /// What the tokenizer itself puts around a text.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Around {
     before: Vec<u32>,
     after: Vec<u32>,
@@ -37,16 +70,31 @@ struct Around {
 
 impl Tokenizer {
     pub fn load(files: &Files) -> Result<Tokenizer> {
-        let Some(text) = files.text(FILE) else {
-            return Err(Error::Unreadable { file: FILE.into(), why: "it is not there".into() });
-        };
-        let inner = fenced(|| parse(text)).map_err(|why| Error::bad_file(FILE, why))?;
-        let pieces =
-            fenced(|| Ok(Pieces::new(&inner))).map_err(|why| Error::bad_file(FILE, why))??;
+        if let Some(text) = files.text(gguf::FILE)
+            && files.text(library::FILE).is_none()
+        {
+            let metadata =
+                serde_json::from_str(text).map_err(|why| Error::bad_file(gguf::FILE, why))?;
+            return Tokenizer::from_gguf(&metadata);
+        }
         let named = named_tokens(files)?;
-        let around = around(&inner, files, &named)?;
-        let ends = end_tokens(files, |token| inner.token_to_id(token))?;
-        Ok(Tokenizer { inner, pieces: Arc::new(pieces), around, ends, named })
+        let loaded = load(files, &named)?;
+        let mut ends = end_tokens(files, |token| loaded.encoder.token_id(token))?;
+        if ends.is_empty() {
+            ends.clone_from(&loaded.ends);
+        }
+        Ok(Tokenizer::new(loaded, ends, named))
+    }
+
+    /// From the `tokenizer.ggml.*` entries of a GGUF file, which say all there is to know.
+    pub fn from_gguf(metadata: &GgufTokenizer) -> Result<Tokenizer> {
+        let loaded = gguf::load(metadata)?;
+        Ok(Tokenizer::new(loaded, metadata.ends(), metadata.named()))
+    }
+
+    fn new(loaded: Loaded, ends: Vec<u32>, named: BTreeMap<String, String>) -> Tokenizer {
+        let Loaded { encoder, pieces, around, .. } = loaded;
+        Tokenizer { encoder, pieces: Arc::new(pieces), around, ends, named }
     }
 
     /// Special tokens written in the text are understood. `with_special` adds what the tokenizer itself puts around
@@ -93,7 +141,7 @@ impl Tokenizer {
     }
 
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
+        self.encoder.token_id(token)
     }
 
     /// Empty for an id that is no token.
@@ -111,9 +159,11 @@ impl Tokenizer {
 
     fn encode_bare(&self, text: &str) -> Result<Vec<u32>> {
         check_limits(text)?;
-        let encoding = fenced(|| self.inner.encode_fast(text, false));
-        let encoding = encoding.map_err(|why| Error::Unencodable { why })?;
-        Ok(encoding.get_ids().to_vec())
+        let ids = match &self.encoder {
+            Encoder::Library(inner) => library::encode(inner, text),
+            Encoder::Own(own) => fenced(|| own.encode(text).map_err(Into::into)),
+        };
+        ids.map_err(|why| Error::Unencodable { why })
     }
 
     fn surround(&self, mut ids: Vec<u32>, with_end: bool) -> Vec<u32> {
@@ -127,38 +177,42 @@ impl Tokenizer {
     }
 }
 
-fn parse(text: &str) -> tokenizers::Result<tokenizers::Tokenizer> {
-    let mut tokenizer: tokenizers::Tokenizer = text.parse()?;
-    tokenizer.with_truncation(None)?;
-    tokenizer.with_padding(None);
-    Ok(tokenizer)
-}
-
-/// The post-processor decides. Only where it adds nothing does `add_bos_token` count: such files come from libraries
-/// that add the token in their own code.
-fn around(
-    inner: &tokenizers::Tokenizer,
-    files: &Files,
-    named: &BTreeMap<String, String>,
-) -> Result<Around> {
-    let mut around = fenced(|| probe(inner)).map_err(|why| Error::bad_file(FILE, why))?;
-    let wants_bos = files.json("tokenizer_config.json")?["add_bos_token"].as_bool() == Some(true);
-    if wants_bos && around == Around::default() {
-        let bos = named.get("bos_token").and_then(|token| inner.token_to_id(token));
-        around.before.extend(bos);
+impl Encoder {
+    fn token_id(&self, token: &str) -> Option<u32> {
+        match self {
+            Encoder::Library(inner) => inner.token_to_id(token),
+            Encoder::Own(own) => own.token_id(token),
+        }
     }
-    Ok(around)
 }
 
-/// What is added to a text that every vocabulary knows or replaces.
-fn probe(inner: &tokenizers::Tokenizer) -> tokenizers::Result<Around> {
-    let bare = inner.encode_fast("a", false)?;
-    let whole = inner.encode_fast("a", true)?;
-    let (bare, whole) = (bare.get_ids(), whole.get_ids());
-    let start = (0..=whole.len()).find(|start| whole[*start..].starts_with(bare));
-    let Some(start) = start.filter(|_| !bare.is_empty()) else { return Ok(Around::default()) };
-    let (before, after) = (&whole[..start], &whole[start + bare.len()..]);
-    Ok(Around { before: before.to_vec(), after: after.to_vec() })
+/// By the file that says most: the kinds below `tokenizer.json` are older, and converted from by their publishers.
+fn load(files: &Files, named: &BTreeMap<String, String>) -> Result<Loaded> {
+    if let Some(text) = files.text(library::FILE) {
+        return library::load(text, files, named);
+    }
+    if let Some((name, bytes)) = files.binary(spm::FILES) {
+        return match tiktoken::text_of(bytes) {
+            Some(text) => tiktoken::load(name, text, files, named),
+            None => spm::load(name, bytes, files, named),
+        };
+    }
+    if let Some(text) = files.text(tekken::FILE) {
+        return tekken::load(text);
+    }
+    if let Some((name, text)) = files.ranks() {
+        return tiktoken::load(name, text, files, named);
+    }
+    if let (Some(vocabulary), Some(merges)) =
+        (files.text(tables::VOCAB_JSON), files.text(tables::MERGES))
+    {
+        return tables::load_merges(vocabulary, merges, files, named);
+    }
+    if let Some(vocabulary) = files.text(tables::VOCAB_TXT) {
+        return tables::load_words(vocabulary, files, named);
+    }
+    let why = "it is not there, and nothing that could stand for it".to_owned();
+    Err(Error::Unreadable { file: library::FILE.into(), why })
 }
 
 fn check_limits(text: &str) -> Result<()> {
@@ -173,12 +227,4 @@ fn check_limits(text: &str) -> Result<()> {
     let runs = text.split(|character: char| !character.is_whitespace());
     let longest = runs.map(|run| run.chars().count()).max().unwrap_or(0);
     within("a run of blanks", longest, BLANKS_MAX)
-}
-
-/// A panic of the library is a fault of the model's files or of the text: an error, not our end.
-fn fenced<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the tokenizer library gave up on it".to_owned()),
-    }
 }
