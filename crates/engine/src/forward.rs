@@ -56,12 +56,15 @@ impl Forward {
         let hidden = self.model.forward(&batch, &mut self.memory);
         let drawing: Vec<&Feed<Slot>> = feeds.iter().filter(|feed| feed.draw.is_some()).collect();
         if drawing.is_empty() {
-            // A chunk in the middle of a prompt: computed now, so that its activations are gone before the next.
+            // A chunk in the middle of a prompt: computed now, so that its activations are gone before the next. What
+            // comes out at its end nobody wants.
+            drop(hidden);
             let state: Vec<Array> =
                 feeds.iter().flat_map(|feed| self.memory.arrays(feed.slot)).collect();
             mlx::eval(&state.iter().collect::<Vec<_>>()).map_err(failed_eval)?;
             mlx::memory::clear_cache();
-            return Ok(Ticket { tokens: Rc::new(hidden), logprobs: Vec::new(), waiting: None });
+            let nothing = Rc::new(Array::from_slice::<u32>(&[], &[0]));
+            return Ok(Ticket { tokens: nothing, logprobs: Vec::new(), waiting: None });
         }
         let logits = self.model.logits(&last_rows(&hidden, feeds));
         let ticket = match drawing.iter().any(|feed| is_masked(feed)) {

@@ -229,6 +229,13 @@ impl Block {
     }
 }
 
+impl Part {
+    pub fn ragged(&self) -> mlx::fast::Ragged<'_> {
+        let (Rows { start, length }, Past { keys, values }) = (self.rows, &self.past);
+        mlx::fast::Ragged { start, length, keys, values }
+    }
+}
+
 impl Rows {
     /// `[rows, heads, 1, head_dim]` → this segment's `[1, heads, length, head_dim]`.
     pub fn of_heads(self, x: &Array) -> Array {

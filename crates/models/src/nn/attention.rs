@@ -2,7 +2,9 @@
 
 use mlx::Array;
 
-use crate::cache::History;
+use mlx::fast::Ragged;
+
+use crate::cache::{History, Part};
 
 /// Which keys a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,11 @@ pub fn attend(queries: &Array, history: &History, scale: f32, mask: Mask) -> Arr
     match history {
         History::Together(past) => product(queries, &past.keys, &past.values, scale, mask),
         History::Apart(parts) => {
+            let ragged: Vec<Ragged<'_>> = parts.iter().map(Part::ragged).collect();
+            let causal = mask == Mask::Causal;
+            if let Some(out) = mlx::fast::ragged_attention(queries, &ragged, scale, causal) {
+                return out;
+            }
             let outs: Vec<Array> = parts
                 .iter()
                 .map(|part| {
