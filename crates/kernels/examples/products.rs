@@ -1,7 +1,7 @@
 //! How fast the products are on this machine, beside a plain read of the same bytes by the same threads.
 //!
 //! `cargo run --release -p kernels --example products [-- [--cached] <filter>...]`, or `-- --model [1 | 8 | 512]` for
-//! all products of a small model in turn; `OLLMLX_CPU_ISA` and `OLLMLX_NUM_THREADS` apply.
+//! all products of a small model in turn, or `-- --experts` for layers of mixtures; `OLLMLX_CPU_ISA` and `OLLMLX_NUM_THREADS` apply.
 //! Weights are taken in turn from a buffer larger than the caches. Each figure is the best of some rounds, in which
 //! the read and the products alternate; on a shared machine trust the ratios, not the times. With one thread the
 //! figures are of processor time, so that being pushed aside by other processes does not count.
@@ -10,7 +10,8 @@ use std::hint::black_box;
 
 use half::{bf16, f16};
 use kernels::{
-    Cpu, Floats, FloatsMut, Kind, QuantizedMatrix, Rows, RowsMut, product, quantized_product,
+    Activation, Choices, Cpu, Experts, Floats, FloatsMut, Gate, GateUp, Kind, QuantizedMatrix,
+    Rows, RowsMut, Stack, experts, product, quantized_product,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -50,6 +51,9 @@ fn main() {
     println!("{}, {} threads", cpu.isa.name(), cpu.pool.threads());
     if flags.iter().any(|flag| flag == "--model") {
         return model(&cpu, &filter);
+    }
+    if flags.iter().any(|flag| flag == "--experts") {
+        return mixtures(&cpu);
     }
     println!(
         "{:<14} {:<10} {:>5} {:>10} {:>8} {:>8} {:>9}",
@@ -170,6 +174,54 @@ fn model(cpu: &Cpu<'_>, filter: &[String]) {
             rows as f64 / mean,
             rows as f64 / times[0]
         );
+    }
+}
+
+/// Names of mixtures, with the widths outside and inside of an expert, and how many there are; eight to a row.
+const MIXTURES: [(&str, usize, usize, usize); 2] =
+    [("1B", 1024, 512, 32), ("30B-A3B", 2048, 768, 128)];
+
+/// One layer's experts, 4-bit groups of 64. Bytes are those of the experts that somebody chose.
+fn mixtures(cpu: &Cpu<'_>) {
+    let memory = Memory::new(false);
+    let kind = Kind::Affine { bits: 4, group: 64 };
+    println!("{:<14} {:<10} {:>5} {:>10}", "layer", "experts", "rows", "µs");
+    for (name, hidden, inner, count) in MIXTURES {
+        for rows in [1, 2, 8, 64, 512] {
+            let mut seed = 7u32;
+            let mut random = |below: usize| {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (seed >> 8) as usize % below
+            };
+            // A row's experts are different ones.
+            let chosen: Vec<u32> = (0..rows)
+                .flat_map(|_| {
+                    let first = random(count);
+                    (0..8).map(move |i| ((first + i * (count / 8)) % count) as u32)
+                })
+                .collect();
+            let used = chosen.iter().collect::<std::collections::BTreeSet<_>>().len();
+            let bytes = used * 3 * hidden * inner * 9 / 16;
+            let weights = vec![0.125f32; rows * 8];
+            let (x, mut y) = (activations(rows * hidden), vec![bf16::ZERO; rows * hidden]);
+            let figures = measure(cpu, &memory, bytes, 3 * hidden * inner * rows * 8, |turn| {
+                let stack = |turn, out, input| {
+                    Stack::Quantized(memory.matrix(kind, (count * out, input), turn))
+                };
+                let (gate, up) = (stack(turn, inner, hidden), stack(turn + 1, inner, hidden));
+                let layer = Experts {
+                    count,
+                    gate_up: GateUp::Apart { gate, up },
+                    down: stack(turn + 2, hidden, inner),
+                    gate: Gate::Times(Activation::Silu),
+                };
+                let choices = Choices { each: 8, experts: &chosen, weights: Floats::F32(&weights) };
+                let x = Rows::new(Floats::Bf16(&x), rows, hidden);
+                let y = RowsMut::new(FloatsMut::Bf16(&mut y), rows, hidden);
+                experts(cpu, &x, &choices, &layer, y);
+            });
+            print(name, &format!("{used} of {count}"), rows, figures);
+        }
     }
 }
 

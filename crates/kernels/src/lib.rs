@@ -4,6 +4,10 @@
 //! with `debug_assert!`, never panics on valid shapes, and accumulates in f32 whatever the inputs are. Each takes a
 //! [`Cpu`]: the instruction set to use and the pool to spread over, so that a test can run any supported path. The
 //! scalar path is the reference the others are tested against, and is itself tested against f64.
+//!
+//! How exact: products with dense and with mxfp8 weights are f32 sums. Products with other quantised weights round the
+//! activations to 8 bits, which costs about 0.5 % of what products usually are, whatever the kind of weight; everything
+//! else of them is f32. Results are rounded once, to the type of the output.
 #![allow(unsafe_code)]
 
 mod attention;

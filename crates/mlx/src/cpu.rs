@@ -8,6 +8,7 @@
 pub(crate) mod arrange;
 pub(crate) mod experts;
 pub(crate) mod fused;
+pub(crate) mod gathered;
 pub(crate) mod products;
 mod program;
 pub(crate) mod rows;

@@ -295,6 +295,47 @@ fn products() {
     );
 }
 
+/// bf16 on the CPU is ours: against the product with each matrix by itself.
+#[test]
+fn gathered_products_in_bf16() {
+    let normal = |shape: &[i32], key| {
+        random::normal(shape, Dtype::F32, 0.0, 1.0, &random::key(key)).cast(Dtype::Bf16)
+    };
+    let (x, w) = (normal(&[2, 1, 3, 64], 1), normal(&[4, 32, 64], 2));
+    let numbers = [3_u32, 0, 0, 2, 1, 3];
+    let which = Array::from_slice(&numbers, &[2, 3]);
+    let (codes, scales, biases) = mlx::quantize(&w, 32, 4, Mode::Affine);
+    let q = Quantized {
+        w: &codes,
+        scales: &scales,
+        biases: biases.as_ref(),
+        group_size: 32,
+        bits: 4,
+        mode: Mode::Affine,
+    };
+    let dense = mlx::gather_mm(&x, &w.swapaxes(1, 2), None, Some(&which), false);
+    let turned = mlx::gather_mm(&x, &w.swapaxes(1, 2).contiguous(), None, Some(&which), false);
+    let quantised = mlx::gather_qmm(&x, &q, None, Some(&which), true, false);
+    let wide = |array: &Array| array.cast(Dtype::F32);
+    let expected = |w: &Array| {
+        let one = |(place, number): (usize, &u32)| {
+            wide(&x).select(0, place as i32 / 3).matmul(&w.select(0, *number as i32).t())
+        };
+        let all: Vec<Array> = numbers.iter().enumerate().map(one).collect();
+        mlx::stack(&all.iter().collect::<Vec<_>>(), 0).reshape(&[2, 3, 3, 32])
+    };
+    let read = wide(&mlx::dequantize(&q, None));
+    for (found, expected, bound) in [
+        (&dense, expected(&wide(&w)), 0.1),
+        (&turned, expected(&wide(&w)), 0.1),
+        (&quantised, expected(&read), 0.4),
+    ] {
+        assert_eq!((found.shape(), found.dtype()), (&[2, 3, 3, 32][..], Dtype::Bf16));
+        let off = (wide(found) - expected).abs().max(&[], false).item::<f32>().unwrap();
+        assert!(off < bound, "{off}");
+    }
+}
+
 #[test]
 fn convolutions() {
     let x = count(&[1, 5, 1]);

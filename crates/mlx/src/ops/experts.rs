@@ -2,6 +2,7 @@
 //! the CPU not all of the products. Where these functions give None, the caller builds the layer from MLX's operations.
 
 use super::Quantized;
+use crate::meter::inside;
 use crate::{Array, cpu};
 
 /// One projection of all experts, the rows of one after those of the other: `[experts × out, in]`.
@@ -34,12 +35,12 @@ pub struct Routing {
 /// our kernels do not take it.
 #[track_caller]
 pub fn experts(x: &Array, chosen: &Array, weights: &Array, experts: &Experts<'_>) -> Option<Array> {
-    cpu::experts::experts(x, chosen, weights, experts)
+    inside(|| cpu::experts::experts(x, chosen, weights, experts))
 }
 
 /// The experts of each row of `logits`, `[rows, experts]`, and their weights in f32, both `[rows, each]`. None where our
 /// kernels do not take it.
 #[track_caller]
 pub fn route(logits: &Array, routing: Routing) -> Option<(Array, Array)> {
-    cpu::experts::route(logits, routing)
+    inside(|| cpu::experts::route(logits, routing))
 }

@@ -111,6 +111,11 @@ pub fn gather_mm(
     rhs: Option<&Array>,
     sorted: bool,
 ) -> Array {
+    if let (None, Some(which)) = (lhs, rhs)
+        && let Some(y) = inside(|| cpu::gathered::dense(a, b, which))
+    {
+        return y;
+    }
     let (l, r) = (raw_or_null(lhs), raw_or_null(rhs));
     op_options!(mlx_gather_mm, [Some(a), Some(b), lhs, rhs], a.raw(), b.raw(), l, r, sorted)
 }
@@ -178,6 +183,11 @@ pub fn gather_qmm(
     transpose: bool,
     sorted: bool,
 ) -> Array {
+    if let (None, Some(which), true) = (lhs, rhs, transpose)
+        && let Some(y) = inside(|| cpu::gathered::quantized(x, q, which))
+    {
+        return y;
+    }
     op_options!(
         mlx_gather_qmm,
         [Some(x), Some(q.w), Some(q.scales), q.biases, lhs, rhs],
