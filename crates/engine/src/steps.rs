@@ -134,6 +134,7 @@ impl<E: Executor> Steps<E> {
             return Err(Failure::new(FailureKind::Busy, "too many requests wait for this model")
                 .hint("try again later"));
         }
+        let parser = self.text.parser(&request.input, &request.think, &prompt);
         self.seeds = self.seeds.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let sequence = Sequence {
             prompt_tokens: tokens.len(),
@@ -144,7 +145,7 @@ impl<E: Executor> Steps<E> {
             draws: 0,
             sampling: Sampling::new(&request.options, self.seeds),
             logprobs: request.logprobs,
-            output: Output::new(&self.text, request.options.stop.unwrap_or_default()),
+            output: Output::new(&self.text, request.options.stop.unwrap_or_default(), parser),
             constraint,
             clock: Clock { admitted: Instant::now(), first_token: None },
         };
