@@ -129,12 +129,12 @@ impl<E: Executor> Steps<E> {
         let tokens = self.text.encode_prompt(&prompt, self.text.prompt_kind(&request.input))?;
         let context = sequence::context_tokens(&request.options, self.context_tokens_max);
         check_length(tokens.len(), context)?;
-        let constraint = self.forms.constraint(&request, &prompt)?;
+        let parser = self.text.parser(&request.input, &request.think, &prompt);
+        let constraint = self.forms.constraint(&request, &prompt, &parser)?;
         if !self.batcher.join(request.id) {
             return Err(Failure::new(FailureKind::Busy, "too many requests wait for this model")
                 .hint("try again later"));
         }
-        let parser = self.text.parser(&request.input, &request.think, &prompt);
         self.seeds = self.seeds.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let sequence = Sequence {
             prompt_tokens: tokens.len(),
