@@ -8,9 +8,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::thread::JoinHandle;
 
-use protocol::{Failure, Format, Input, Request, Tool, ToolChoice};
+use protocol::{Failure, Format, Input, Request, Think, Tool, ToolChoice};
 use text::Text;
 use text::constraint::{Constraint, Grammar, Syntax, Thinking, Vocabulary, VocabularyParts, Wish};
+use text::parsers::{Parser, Tags};
 
 /// Grammars kept for the next request. Price: up to a few megabytes each.
 const GRAMMARS_MAX: usize = 8;
@@ -42,7 +43,11 @@ impl Forms {
             .template()
             .map(|template| Syntax::of_template(&template.source()))
             .unwrap_or_default();
-        let parts = VocabularyParts::new(text, &syntax.tags());
+        let thoughts = thoughts_of(text);
+        let of_parser = thoughts.iter().flat_map(|tags| [tags.open.as_str(), tags.close.as_str()]);
+        let tags: Vec<&str> =
+            syntax.tags().into_iter().chain(of_parser).filter(|tag| !tag.is_empty()).collect();
+        let parts = VocabularyParts::new(text, &tags);
         let thread = std::thread::Builder::new().name("vocabulary".to_owned());
         let vocabulary = Made::Soon(thread.spawn(move || parts.build()).ok());
         Forms { syntax, vocabulary, grammars: VecDeque::new() }
@@ -53,6 +58,7 @@ impl Forms {
         &mut self,
         request: &Request,
         prompt: &str,
+        parser: &Parser,
     ) -> Result<Option<Constraint>, Failure> {
         if !asks(request) {
             return Ok(None);
@@ -61,7 +67,7 @@ impl Forms {
             format: request.format.clone(),
             tools: tools(request).to_vec(),
             tool_choice: request.tool_choice.clone(),
-            thinking: self.syntax.thinking(prompt, &request.think),
+            thinking: self.syntax.thinking(prompt, &request.think).or_else(|| opened(parser)),
         };
         if let Some(at) = self.grammars.iter().position(|(known, _)| *known == key) {
             let found = self.grammars.remove(at);
@@ -102,6 +108,18 @@ impl Forms {
     }
 }
 
+/// Thoughts that the reply begins in, by the model's PARSER or template.
+fn opened(parser: &Parser) -> Option<Thinking> {
+    let tags = parser.thoughts().filter(|tags| tags.open.is_empty())?;
+    Some(Thinking { open: String::new(), close: tags.close.clone() })
+}
+
+/// The tags around a model's thoughts.
+fn thoughts_of(text: &Text) -> Option<Tags> {
+    let input = Input::Chat { messages: Vec::new(), tools: Vec::new(), template: None };
+    text.parser(&input, &Think::On, "").thoughts().cloned()
+}
+
 /// A request that calls for nothing must not be shown any tools.
 pub(crate) fn without_forbidden_tools(mut request: Request) -> Request {
     if let (ToolChoice::None, Input::Chat { tools, .. }) =
@@ -121,5 +139,52 @@ fn tools(request: &Request) -> &[Tool] {
     match &request.input {
         Input::Chat { tools, .. } => tools,
         Input::Raw { .. } | Input::Infill { .. } => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use protocol::{Message, Options, RequestId};
+
+    use super::*;
+
+    fn text() -> Rc<Text> {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/arch");
+        let tokenizer: PathBuf = data.join("_tokenizers/125f2499ce34/tokenizer.json");
+        let files = [("tokenizer.json".to_owned(), tokenizer)].into();
+        Rc::new(Text::load(&files).unwrap().with_parser(Some("qwen3.5"), None))
+    }
+
+    /// How many tokens a reply of digits may begin with.
+    #[track_caller]
+    fn check(think: Think, is_free: bool) {
+        let text = text();
+        let mut forms = Forms::new(&text);
+        let request = Request {
+            id: RequestId(1),
+            input: Input::Chat {
+                messages: vec![Message::default()],
+                tools: Vec::new(),
+                template: None,
+            },
+            options: Options::default(),
+            format: Format::Regex("[0-9]{3}".to_owned()),
+            think,
+            tool_choice: ToolChoice::default(),
+            logprobs: None,
+            render_only: false,
+        };
+        let parser = text.parser(&request.input, &request.think, "x");
+        let mut constraint = forms.constraint(&request, "x", &parser).unwrap().unwrap();
+        let count = constraint.mask().unwrap().count();
+        assert_eq!(count > text.vocab_size() / 2, is_free, "{count}");
+    }
+
+    #[test]
+    fn thoughts_that_a_reply_begins_in_have_no_form() {
+        check(Think::On, true);
+        check(Think::Off, false);
     }
 }

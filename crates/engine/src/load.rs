@@ -36,6 +36,7 @@ fn steps(
 ) -> Result<(LoadedModel, Steps<Forward>), Failure> {
     mlx::open().map_err(|error| failure(FailureKind::Environment, &error.to_string()))?;
     let text = Text::load(&job.model.files)?.with_renderer(job.model.renderer.clone());
+    let text = text.with_parser(job.model.parser.as_deref(), job.model.template.as_deref());
     let (config, weights) = read_files(&job.model)?;
     let total = weights.bytes() as u64;
     progress(0, total);

@@ -129,7 +129,8 @@ impl<E: Executor> Steps<E> {
         let tokens = self.text.encode_prompt(&prompt, self.text.prompt_kind(&request.input))?;
         let context = sequence::context_tokens(&request.options, self.context_tokens_max);
         check_length(tokens.len(), context)?;
-        let constraint = self.forms.constraint(&request, &prompt)?;
+        let parser = self.text.parser(&request.input, &request.think, &prompt);
+        let constraint = self.forms.constraint(&request, &prompt, &parser)?;
         if !self.batcher.join(request.id) {
             return Err(Failure::new(FailureKind::Busy, "too many requests wait for this model")
                 .hint("try again later"));
@@ -144,7 +145,7 @@ impl<E: Executor> Steps<E> {
             draws: 0,
             sampling: Sampling::new(&request.options, self.seeds),
             logprobs: request.logprobs,
-            output: Output::new(&self.text, request.options.stop.unwrap_or_default()),
+            output: Output::new(&self.text, request.options.stop.unwrap_or_default(), parser),
             constraint,
             clock: Clock { admitted: Instant::now(), first_token: None },
         };

@@ -18,17 +18,62 @@ pub enum Capability {
     Audio,
 }
 
+/// What the parsers that a PARSER may name find in replies besides content.
+const PARSERS: &[(&str, &[Capability])] = &[
+    ("passthrough", &[]),
+    ("qwen3", TOOLS),
+    ("qwen3-thinking", BOTH),
+    ("qwen3-coder", TOOLS),
+    ("qwen3.5", BOTH),
+    ("ornith", BOTH),
+    ("qwen3-vl-instruct", TOOLS),
+    ("qwen3-vl-thinking", BOTH),
+    ("ministral", TOOLS),
+    ("cogito", BOTH),
+    ("deepseek3", BOTH),
+    ("olmo3", TOOLS),
+    ("olmo3-think", &[Capability::Thinking]),
+    ("nemotron-3-nano", BOTH),
+    ("nemotron-3.5-nano", BOTH),
+    ("functiongemma", TOOLS),
+    ("glm-4.7", BOTH),
+    ("glm-ocr", TOOLS),
+    ("gemma4", BOTH),
+    ("gemma4-no-thinking", TOOLS),
+    ("lfm2", TOOLS),
+    ("lfm2-thinking", BOTH),
+    ("laguna", BOTH),
+    ("poolside-v1", BOTH),
+    ("cohere", BOTH),
+    ("glimmer", BOTH),
+    ("harmony", BOTH),
+];
+
+const TOOLS: &[Capability] = &[Capability::Tools];
+const BOTH: &[Capability] = &[Capability::Tools, Capability::Thinking];
+
 /// A chat template with one of these separates thoughts from the answer.
-const THINKING_MARKS: &[&str] =
-    &["<think>", "</think>", "enable_thinking", "[THINK]", "<seed:think>", "<|channel|>analysis"];
+const THINKING_MARKS: &[&str] = &[
+    "</think>",
+    "</seed:think>",
+    "[/THINK]",
+    "</thinking>",
+    "</thought>",
+    "<|END_THINKING|>",
+    "<channel|>",
+    "<|channel|>analysis",
+    "enable_thinking",
+];
 
 impl Model {
-    /// The config's list, or what the model's files show if there is none; and what a TEMPLATE adds to either.
+    /// The config's list, or what the model's files show if there is none; and what a TEMPLATE and a PARSER add to either.
     pub fn capabilities(&self) -> Vec<Capability> {
         let told: Vec<_> =
             self.config.capabilities.iter().filter_map(|text| Capability::parse(text)).collect();
         let mut capabilities = if told.is_empty() { self.derived_capabilities() } else { told };
-        for capability in self.template.as_deref().map(of_go_template).unwrap_or_default() {
+        let of_template = self.template.as_deref().map(of_go_template).unwrap_or_default();
+        let of_parser = Capability::of_parser(&self.config.parser).unwrap_or_default();
+        for capability in of_template.into_iter().chain(of_parser.iter().copied()) {
             if !capabilities.contains(&capability) {
                 capabilities.push(capability);
             }
@@ -87,6 +132,11 @@ impl Capability {
         Capability::Image,
         Capability::Audio,
     ];
+
+    /// What a PARSER adds; `None`: nobody knows it.
+    pub fn of_parser(name: &str) -> Option<&'static [Capability]> {
+        PARSERS.iter().find(|(known, _)| *known == name).map(|(_, capabilities)| *capabilities)
+    }
 
     /// What a checkpoint's `config.json`, chat template and file names show.
     pub fn of_checkpoint(

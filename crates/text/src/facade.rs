@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use protocol::{Input, Think};
 
+use crate::parsers::{Asked, Parser, Parsers};
 use crate::template::plain;
 use crate::{
     ChatTemplate, Conversation, Error, Files, Renderer, Result, Specials, Stream, Tokenizer,
@@ -16,6 +17,7 @@ pub struct Text {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     renderer: Option<String>,
+    parsers: Parsers,
 }
 
 /// Where a prompt comes from decides which special tokens are put around it.
@@ -37,7 +39,14 @@ impl Text {
 
     pub fn from_files(files: &Files) -> Result<Text> {
         let (tokenizer, template) = (Tokenizer::load(files)?, ChatTemplate::load(files)?);
-        Ok(Text { tokenizer, template, renderer: None })
+        let source = template.as_ref().map(ChatTemplate::source);
+        let parsers = Parsers::of_templates(source.as_deref());
+        Ok(Text { tokenizer, template, renderer: None, parsers })
+    }
+
+    /// With the model's PARSER and TEMPLATE, as far as they tell how replies are to be read.
+    pub fn with_parser(self, parser: Option<&str>, template: Option<&str>) -> Text {
+        Text { parsers: self.parsers.with_modelfile(parser, template), ..self }
     }
 
     /// With the model's RENDERER, which may be unknown: then no conversation can be rendered.
@@ -53,6 +62,7 @@ impl Text {
                 what: "this model cannot fill in the middle of a text".to_owned(),
             }),
             Input::Chat { messages, tools, template } => {
+                let tools = &self.parsers.tools(tools);
                 let conversation = Conversation { messages, tools, think };
                 self.render_chat(conversation, template.as_deref())
             }
@@ -102,6 +112,23 @@ impl Text {
             PromptKind::Plain => self.tokenizer.encode_beginning(prompt),
             PromptKind::Embedding => self.tokenizer.encode(prompt, true),
         }
+    }
+
+    /// For the reply to `input`, whose prompt this is. What is no conversation is answered by plain text.
+    pub fn parser(&self, input: &Input, think: &Think, prompt: &str) -> Parser {
+        match input {
+            Input::Raw { .. } | Input::Infill { .. } => Parser::plain(),
+            Input::Chat { messages, tools, template } => {
+                let template = template.as_deref();
+                self.parsers.parser(&Asked { messages, tools, think, prompt, template })
+            }
+        }
+    }
+
+    /// A decoder that shows the special tokens which this parser has to see.
+    pub fn decoder_for(&self, parser: &Parser) -> Stream {
+        let ids = parser.specials().iter().filter_map(|token| self.tokenizer.token_id(token));
+        self.decoder().showing(ids.collect())
     }
 
     /// A decoder for one generated sequence. Special tokens are left out of the text.

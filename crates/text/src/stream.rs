@@ -21,18 +21,26 @@ pub enum Specials {
 pub struct Stream {
     pieces: Arc<Pieces>,
     specials: Specials,
+    /// Special tokens that are shown nevertheless.
+    shown: Vec<u32>,
     /// The beginning of a character: at most three bytes between two calls.
     held: Vec<u8>,
 }
 
 impl Stream {
     pub(crate) fn new(pieces: Arc<Pieces>, specials: Specials) -> Stream {
-        Stream { pieces, specials, held: Vec::new() }
+        Stream { pieces, specials, shown: Vec::new(), held: Vec::new() }
+    }
+
+    /// The same, with these tokens shown.
+    pub(crate) fn showing(self, shown: Vec<u32>) -> Stream {
+        Stream { shown, ..self }
     }
 
     /// The text that this token completes; empty while a character is incomplete. An id that is no token is silent.
     pub fn push(&mut self, id: u32) -> String {
-        if self.specials == Specials::Skip && self.pieces.is_special(id) {
+        let is_hidden = self.specials == Specials::Skip && self.pieces.is_special(id);
+        if is_hidden && !self.shown.contains(&id) {
             return String::new();
         }
         self.held.extend_from_slice(self.pieces.bytes(id));

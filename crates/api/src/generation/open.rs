@@ -121,11 +121,14 @@ fn to_load(model: &Model, want: Want) -> store::Result<Want> {
 
 /// Stored by Ollama or by an earlier version, and nothing that the engine follows.
 fn warn_of_ignored(model: &Model) {
-    let template = model.template.as_deref().filter(|text| text.trim() != PLAIN_TEMPLATE);
-    let parts = [("TEMPLATE", template.unwrap_or_default()), ("PARSER", &model.config.parser)];
-    for (part, _) in parts.iter().filter(|(_, text)| !text.is_empty()) {
-        let name = &model.name;
-        tracing::warn!("the {part} of `{name}` is ignored: its own chat template is used");
+    let (name, parser) = (&model.name, &model.config.parser);
+    if !parser.is_empty() && Capability::of_parser(parser).is_none() {
+        tracing::warn!(
+            "the PARSER `{parser}` of `{name}` is not known: its template tells how replies are read"
+        );
+    }
+    if model.template.as_deref().is_some_and(|text| text.trim() != PLAIN_TEMPLATE) {
+        tracing::warn!("the TEMPLATE of `{name}` is ignored: its own chat template is used");
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 mod background;
+mod capabilities;
 mod checkpoints;
 mod conversation;
 mod creating;
@@ -20,3 +21,4 @@ mod renderers;
 mod running;
 mod support;
 mod terminal;
+mod thinking;

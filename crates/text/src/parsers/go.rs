@@ -7,7 +7,7 @@
 
 use super::buffer::Blanks;
 use super::shape::{Calls, Close, Shape, Start, Thoughts};
-use super::{Asked, Parser, calls};
+use super::{Asked, Family, Parser, calls};
 
 /// Deeper templates tell nothing. Price: a stack frame each.
 const DEPTH_MAX: usize = 256;
@@ -51,6 +51,9 @@ impl Tags {
     }
 
     pub fn parser(&self, asked: &Asked<'_>) -> Parser {
+        if let Some(family) = Family::named("harmony").filter(|_| self.is_harmony) {
+            return family.parser(asked);
+        }
         let calls = if asked.tools.is_empty() { Vec::new() } else { self.calls() };
         let mut shape = Shape { blanks: (Blanks::Keep, Blanks::Drop), ..Shape::of(calls) };
         if let Some((open, close)) = self.thinking.clone().filter(|_| asked.thinks_if_asked()) {

@@ -43,7 +43,8 @@ const INNER: &[&str] = &[
 /// How replies are written.
 #[derive(Clone, Debug)]
 pub(super) struct Notation {
-    family: Option<&'static str>,
+    /// With a parser of its own.
+    pub family: Option<&'static str>,
     thoughts: Option<(&'static str, &'static str)>,
     /// Marks of notations, of those in `CALLS`.
     calls: Vec<&'static str>,
@@ -248,7 +249,7 @@ mod tests {
     #[track_caller]
     fn check(template: &str, prompt: &str, reply: &str, expected: (&str, &str, &str)) {
         let template = format!("{{% if tools %}}{template}{{% endif %}}");
-        let parsers = Parsers::for_model(None, None, [template.as_str()]);
+        let parsers = Parsers::of_templates([template.as_str()]);
         for pieces in [vec![reply], reply.split("").collect()] {
             let tools = tools();
             let mut parser = parsers.parser(&Asked {

@@ -32,14 +32,16 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use protocol::{Message, Role, Think, Tool, ToolCall};
 
 use self::buffer::Buffer;
+use self::declared::Declared;
 pub use self::named::{FAMILIES, Family};
-pub use self::names::Names;
-use self::shape::Shape;
+use self::names::Names;
+use self::shape::{Shape, Start};
 use self::tagged::Tagged;
 
 /// What a piece of text came to.
@@ -72,12 +74,20 @@ pub struct Asked<'a> {
     pub template: Option<&'a str>,
 }
 
-/// How the replies of one model are to be read.
+/// How the replies of one model are to be read: as its PARSER says, else as its TEMPLATE tells, else as the template
+/// of its checkpoint does.
 #[derive(Debug, Default)]
 pub struct Parsers {
     family: Option<&'static Family>,
-    go: Option<go::Tags>,
-    jinja: Option<jinja::Notation>,
+    own: Option<Written>,
+    checkpoint: Option<Written>,
+}
+
+/// What a template in one of the two languages tells.
+#[derive(Debug)]
+enum Written {
+    Go(go::Tags),
+    Jinja(jinja::Notation),
 }
 
 /// Of one reply.
@@ -85,6 +95,15 @@ pub struct Parser {
     machine: Box<dyn Machine + Send>,
     buffer: Buffer,
     specials: Vec<String>,
+    thoughts: Option<Tags>,
+}
+
+/// Around thoughts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tags {
+    /// Empty where the prompt has already opened them.
+    pub open: String,
+    pub close: String,
 }
 
 /// The part of a parser that knows a notation.
@@ -128,50 +147,70 @@ impl<'a> Asked<'a> {
 }
 
 impl Parsers {
-    /// `parser` is a Modelfile's PARSER, `template` its TEMPLATE, `jinja` the templates of the checkpoint. A parser
-    /// that nobody knows counts for nothing.
-    pub fn for_model<'a>(
-        parser: Option<&str>,
-        template: Option<&'a str>,
-        jinja: impl IntoIterator<Item = &'a str>,
-    ) -> Parsers {
-        let go = template.filter(|source| is_go(source)).map(go::Tags::of);
-        let jinja: Vec<&str> =
-            jinja.into_iter().chain(template.filter(|source| !is_go(source))).collect();
-        Parsers {
-            family: parser.and_then(Family::named),
-            go,
-            jinja: (!jinja.is_empty()).then(|| jinja::Notation::of(&jinja.join("\n"))),
-        }
+    /// Of a checkpoint with these (Jinja) templates.
+    pub fn of_templates<'a>(sources: impl IntoIterator<Item = &'a str>) -> Parsers {
+        let sources: Vec<&str> = sources.into_iter().collect();
+        let notation = || Written::Jinja(jinja::Notation::of(&sources.join("\n")));
+        Parsers { checkpoint: (!sources.is_empty()).then(notation), ..Parsers::default() }
+    }
+
+    /// With a Modelfile's PARSER and TEMPLATE. A parser that nobody knows counts for nothing, and so does the template
+    /// of models that have none.
+    pub fn with_modelfile(self, parser: Option<&str>, template: Option<&str>) -> Parsers {
+        let own = template.filter(|source| !is_plain(source)).map(Written::of);
+        Parsers { family: parser.and_then(Family::named), own, ..self }
     }
 
     /// For the text that answers this.
     pub fn parser(&self, asked: &Asked<'_>) -> Parser {
-        if let Some(family) = self.family() {
-            return family.parser(asked);
-        }
-        match asked.template {
-            Some(own) if is_go(own) => go::Tags::of(own).parser(asked),
-            Some(own) => jinja::Notation::of(own).parser(asked),
-            None => match (&self.go, &self.jinja) {
-                (Some(tags), _) => tags.parser(asked),
-                (None, Some(notation)) => notation.parser(asked),
-                (None, None) => Parser::plain(),
-            },
+        match (self.family(), asked.template) {
+            (Some(family), _) => family.parser(asked),
+            (None, Some(own)) => Written::of(own).parser(asked),
+            (None, None) => {
+                let written = self.own.as_ref().or(self.checkpoint.as_ref());
+                written.map_or_else(Parser::plain, |written| written.parser(asked))
+            }
         }
     }
 
     /// The tools as this model is to be told of them.
-    pub fn tools(&self, tools: &mut [Tool]) {
-        if self.family().is_some_and(|family| family.renames_tools) {
-            Names::new(tools).rename(tools);
+    pub fn tools<'a>(&self, tools: &'a [Tool]) -> Cow<'a, [Tool]> {
+        if !self.family().is_some_and(|family| family.renames_tools) {
+            return Cow::Borrowed(tools);
         }
+        let mut renamed = tools.to_vec();
+        Names::new(tools).rename(&mut renamed);
+        Cow::Owned(renamed)
     }
 
     fn family(&self) -> Option<&'static Family> {
-        self.family.or_else(|| {
-            self.go.as_ref().filter(|tags| tags.is_harmony).and(Family::named("harmony"))
-        })
+        let written = self.own.as_ref().or(self.checkpoint.as_ref());
+        self.family.or_else(|| Family::named(written?.family()?))
+    }
+}
+
+impl Written {
+    fn of(source: &str) -> Written {
+        // What every Jinja template has and no Go template can.
+        match source.contains("{%") {
+            true => Written::Jinja(jinja::Notation::of(source)),
+            false => Written::Go(go::Tags::of(source)),
+        }
+    }
+
+    fn parser(&self, asked: &Asked<'_>) -> Parser {
+        match self {
+            Written::Go(tags) => tags.parser(asked),
+            Written::Jinja(notation) => notation.parser(asked),
+        }
+    }
+
+    /// A notation with a parser of its own.
+    fn family(&self) -> Option<&'static str> {
+        match self {
+            Written::Go(tags) => tags.is_harmony.then_some("harmony"),
+            Written::Jinja(notation) => notation.family,
+        }
     }
 }
 
@@ -202,6 +241,11 @@ impl Parser {
         &self.specials
     }
 
+    /// The tags between which this reply may think before it answers; `None` where it does not, or by other signs.
+    pub fn thoughts(&self) -> Option<&Tags> {
+        self.thoughts.as_ref()
+    }
+
     fn new(
         machine: impl Machine + Send + 'static,
         specials: impl IntoIterator<Item = impl Into<String>>,
@@ -210,14 +254,24 @@ impl Parser {
             machine: Box::new(machine),
             buffer: Buffer::default(),
             specials: specials.into_iter().map(Into::into).collect(),
+            thoughts: None,
         }
     }
 
-    /// `inner` are tags inside of calls.
+    /// `inner` are special tokens inside of calls.
     fn shaped(shape: Shape, tools: &[Tool], inner: &[&str]) -> Parser {
-        let specials: Vec<String> =
-            shape.tags().chain(inner.iter().copied()).map(str::to_owned).collect();
-        Parser::new(Tagged::new(shape, declared::Declared::new(tools)), specials)
+        let tags = shape.tags().chain(inner.iter().copied());
+        let specials: Vec<String> = tags.map(str::to_owned).collect();
+        let thoughts = shape.thoughts.as_ref().and_then(|thoughts| {
+            let open = match shape.start {
+                Start::Content => return None,
+                Start::Thoughts => String::new(),
+                Start::Either => thoughts.open.to_string(),
+            };
+            Some(Tags { open, close: thoughts.close.to_string() })
+        });
+        let parser = Parser::new(Tagged::new(shape, Declared::new(tools)), specials);
+        Parser { thoughts, ..parser }
     }
 
     fn eat(&mut self) -> Parsed {
@@ -237,7 +291,7 @@ impl fmt::Debug for Parser {
     }
 }
 
-/// Whether a template is in the syntax of Modelfiles, not in Jinja's.
-fn is_go(source: &str) -> bool {
-    !source.contains("{%")
+/// `{{ .Prompt }}`.
+fn is_plain(source: &str) -> bool {
+    source.split_whitespace().collect::<String>() == "{{.Prompt}}"
 }

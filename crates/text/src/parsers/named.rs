@@ -7,7 +7,6 @@ use super::glimmer::{self, Glimmer};
 use super::harmony::{self, Harmony};
 use super::names::Names;
 use super::shape::{Shape, Start};
-use super::tagged::Tagged;
 use super::{
     Asked, Parser, cohere, deepseek, function_gemma, gemma, glm, laguna, lfm2, ministral, olmo,
     qwen,
@@ -140,9 +139,7 @@ impl Family {
     pub(super) fn parser(&self, asked: &Asked<'_>) -> Parser {
         let declared = Declared::new(asked.tools);
         match self.make {
-            Make::Shape(shape, specials) => {
-                Parser::new(Tagged::new(shape(asked), declared), specials.iter().copied())
-            }
+            Make::Shape(shape, specials) => Parser::shaped(shape(asked), asked.tools, specials),
             Make::Harmony => {
                 let names = Names::new(asked.tools);
                 Parser::new(Harmony::new(asked.last(), names), harmony::PRESERVED.iter().copied())

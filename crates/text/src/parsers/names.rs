@@ -6,7 +6,7 @@ use protocol::Tool;
 const BUILT_IN: &[&str] = &["browser.open", "browser.search", "browser.find", "python"];
 
 #[derive(Clone, Debug, Default)]
-pub struct Names {
+pub(super) struct Names {
     /// As the client wrote it, and as the model is told.
     pairs: Vec<(String, String)>,
 }

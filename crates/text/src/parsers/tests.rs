@@ -72,7 +72,7 @@ impl Case {
             Some(false) => Think::Off,
         };
         let template = Some(self.template.as_str()).filter(|text| !text.is_empty());
-        let parsers = Parsers::for_model(Some(&self.parser), template, []);
+        let parsers = Parsers::default().with_modelfile(Some(&self.parser), template);
         parsers.parser(&Asked {
             messages: &self.messages(),
             tools: if self.bare { &[] } else { tools },
@@ -331,6 +331,21 @@ fn templates_tell_the_tags_that_ollama_reads() {
     for case in cases.iter().filter(|case| !case.template.is_empty()) {
         assert_eq!(go::Tags::of(&case.template).as_told(), case.tags, "{}", case.template);
     }
+}
+
+#[test]
+fn the_tags_of_thoughts_are_told() {
+    let tags = |name: &str, think| {
+        let case = Case { parser: name.to_owned(), think, ..Case::default() };
+        let parser = case.parser(&[]);
+        parser.thoughts().map(|tags| (tags.open.clone(), tags.close.clone()))
+    };
+    let pair = |open: &str, close: &str| Some((open.to_owned(), close.to_owned()));
+    assert_eq!(tags("qwen3.5", None), pair("", "</think>"));
+    assert_eq!(tags("qwen3.5", Some(false)), None);
+    assert_eq!(tags("lfm2-thinking", Some(true)), pair("<think>", "</think>"));
+    assert_eq!(tags("qwen3-coder", None), None);
+    assert_eq!(tags("nobody", None), None);
 }
 
 /// The tag that a reply goes on with must not hold back what stands before it, and a whole call is told at once.
