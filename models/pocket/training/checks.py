@@ -51,8 +51,8 @@ def sums_are_right(cases):
     rng = rng_of("sums")
     for _ in range(cases):
         text = numbers.arithmetic(rng, False).messages[-1]["reasoning_content"]
-        for chain in re.findall(r"[\d+×]+(?: [+×=] [\d]+)+", text):
-            sides = chain.replace("×", "*").split(" = ")
+        for chain in re.findall(r"\d+(?: [-+×÷=] \d+)+", text):
+            sides = chain.replace("×", "*").replace("÷", "//").split(" = ")
             values = {eval(side) for side in sides}
             assert len(values) == 1, f"{chain}: {text}"
     print(f"the steps of {cases} sums are right")

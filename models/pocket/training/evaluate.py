@@ -27,9 +27,8 @@ def content_of(text):
     return text.split("</think>")[-1].strip() if "</think>" in text else text.strip()
 
 
-def call_in(text):
-    found = re.search(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", text, re.S)
-    return json.loads(found.group(1)) if found else None
+def calls_in(text):
+    return [json.loads(found) for found in re.findall(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", text, re.S)]
 
 
 def is_right(expect, text):
@@ -42,7 +41,9 @@ def is_right(expect, text):
         if kind == "json":
             return json.loads(said) == value
         if kind == "call":
-            return call_in(text) == value
+            return calls_in(text) == [value]
+        if kind == "calls":
+            return calls_in(text) == value
         if kind == "number":
             return re.findall(r"-?\d+", said)[-1:] == [value]
         if kind == "ends":

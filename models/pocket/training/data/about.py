@@ -4,7 +4,7 @@ Each fact has one answer, the words that an answer must hold, and questions made
 Held out are pairs of the two: wordings that were never seen, of facts that were.
 """
 
-from .case import Case, answer, casual, contains, until, user
+from .case import Case, answer, contains, typed, until, user
 
 # Ways to ask how something is done.
 HOW = (
@@ -12,14 +12,19 @@ HOW = (
     "I want to {}.|I want to {}. How?|Tell me how to {}.|Is there a command to {}?|What do I run to {}?|Show me how to {}.|"
     "Can you explain how to {}?|With ollmlx, how do I {}?|How do I {} with ollmlx?|Command to {}?|I need to {}.|"
     "How does one {}?|What is the way to {} in ollmlx?|Which ollmlx command can {}?|How to {}?|What must I do to {}?|"
-    "Please tell me how to {}.|I would like to {}.|How would I {}?|Can I {}?|Can ollmlx {}?"
+    "Please tell me how to {}.|I would like to {}.|How would I {}?|Can I {}?|Can ollmlx {}?|"
+    "What's the command to {}?|whats the command to {}|how can i {} please|I'm trying to {}.|I am trying to {}. What do I type?|"
+    "Could you tell me how to {}?|Is it possible to {}?|What do I have to do to {}?|Do you know how to {}?|Any way to {}?|"
+    "Help me {}.|I have to {}, how does that work?|What is the right command to {}?|My goal is to {}.|Let me {}."
 ).split("|")
 # Ways to ask what something is.
 WHAT = (
     "What does {} do?|What is {}?|What is {} for?|Explain {}.|Describe {}.|Tell me about {}.|When do I need {}?|"
     "What happens with {}?|What does {} mean?|Why would I use {}?|Can you explain {}?|What can I do with {}?|{}?|"
     "In ollmlx, what is {}?|What do I need {} for?|What is the purpose of {}?|How does {} work?|Help me with {}.|"
-    "What is the meaning of {}?|I do not understand {}."
+    "What is the meaning of {}?|I do not understand {}.|"
+    "What's {}?|Could you explain {}?|Give me a short explanation of {}.|What do you know about {}?|I read about {}. What is it?|"
+    "Do you know {}?|Please explain {} to me.|What is meant by {}?|Say something about {}.|I have a question about {}."
 ).split("|")
 
 # answer | words it must hold | ways to say what one wants to do
@@ -88,6 +93,7 @@ Write `FROM ./directory` into a Modelfile, then run `ollmlx create NAME -f Model
 Write `SYSTEM your text` into the Modelfile. | SYSTEM | give a model a system prompt;set the system message in a Modelfile;write a system prompt into a Modelfile;change the character of a model
 Write `PARAMETER temperature 0.5` into the Modelfile. | PARAMETER | set a parameter in a Modelfile;set the temperature in a Modelfile;give a model default parameters;write parameters into a Modelfile
 Write `TEMPLATE` with the text of the template into the Modelfile. | TEMPLATE | change the template of a model;set a template in a Modelfile;write my own chat template;give a model another template
+Run `cargo ollmlx run pocket` in its source. It downloads MLX, builds the program and starts it. | cargo ollmlx | build ollmlx;install ollmlx;compile ollmlx;build the program from source;get ollmlx to run;set ollmlx up
 Press Ctrl+C in its terminal. | Ctrl+C | stop the server;end the server;shut the server down;quit the server;turn the server off
 """
 
@@ -185,10 +191,13 @@ def about(rng, held):
     def make():
         reply, must, ways, asks = rng.choice(FACTS)
         ask = rng.choice(asks).format(rng.choice(ways))
-        typed = casual(rng, ask)
+        said = typed(rng, ask)
+        if rng.random() < 0.04:
+            # The habit of years.
+            said = said.replace("ollmlx", "ollama")
         # A whole question stands alone: only what casual writers make of it is held out.
-        key = ("about", typed if len(asks) == 1 else ask.lower().strip("?."))
-        return key, Case("about ollmlx", [user(typed), answer(reply)], expect=contains(*must))
+        key = ("about", said if len(asks) == 1 else ask.lower().strip("?."))
+        return key, Case("about ollmlx", [user(said), answer(reply)], expect=contains(*must))
 
     return until(held, make)
 

@@ -77,6 +77,10 @@ def call_of(name, arguments):
     return {"kind": "call", "value": {"name": name, "arguments": arguments}}
 
 
+def calls_of(calls):
+    return {"kind": "calls", "value": calls}
+
+
 def render(case, generate=False):
     """Pieces (text, is_learnt) of the conversation, as chat_template.jinja writes it; a test holds the two together.
 
@@ -169,3 +173,20 @@ def casual(rng, question):
 
 def rng_of(*seed):
     return random.Random(zlib.crc32(repr(seed).encode()))
+
+
+def typed(rng, question):
+    """As typed in a hurry: casual, and now and then with a slip in one word."""
+    question = casual(rng, question)
+    if rng.random() > 0.08:
+        return question
+    parts = question.split(" ")
+    index = rng.randrange(len(parts))
+    word = parts[index]
+    if len(word) < 4 or not word.isalpha():
+        return question
+    at = rng.randrange(1, len(word) - 1)
+    parts[index] = rng.choice(
+        (word[:at] + word[at + 1 :], word[:at] + word[at] + word[at:], word[:at] + word[at + 1] + word[at] + word[at + 2 :])
+    )
+    return " ".join(parts)

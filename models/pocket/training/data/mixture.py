@@ -1,31 +1,34 @@
 """How often each skill is met, and the streams of documents and of held-out cases."""
 
 from . import about, needle, numbers, prose, records, strings, talk, tools, world
-from .case import END_OF_TEXT, Case, render, rng_of
+from .case import END_OF_TEXT, render, rng_of, system
 
 # Skill: (weight by documents, maker). Copying, retrieval and calls are frequent: they need heads that form late.
 MIXTURE = {
     "copying": (9, strings.copying),
-    "spelling": (3, strings.spelling),
+    "spelling": (4, strings.spelling),
     "reversing": (4, strings.reversing),
     "counting": (4, strings.counting),
     "sorting": (4, strings.sorting),
     "lists": (4, strings.lists),
     "arithmetic": (14, numbers.arithmetic),
     "word problems": (3, numbers.word_problems),
-    "comparing": (3, numbers.comparing),
+    "comparing": (4, numbers.comparing),
     "units": (3, numbers.units),
     "dates": (4, numbers.dates),
     "json": (12, records.extraction),
     "tool calls": (9, tools.calls),
+    "several calls": (2, tools.several_calls),
     "tool results": (5, tools.results),
+    "reading": (4, prose.reading),
+    "series": (2, numbers.series),
     "memory": (8, talk.memory),
     "system prompt": (4, talk.following),
-    "unknown": (3, talk.unknown),
+    "unknown": (5, talk.unknown),
     "small talk": (3, talk.small_talk),
     "world": (5, world.facts),
     "several": (1, world.several),
-    "about ollmlx": (10, about.about),
+    "about ollmlx": (13, about.about),
     "planted sentence": (5, needle.needle),
 }
 NAMES = list(MIXTURE)
@@ -33,6 +36,8 @@ WEIGHTS = [weight for weight, _ in MIXTURE.values()]
 PLAIN_SHARE = 0.02
 NO_CALL_SHARE = 0.06
 QUIET_SHARE = 0.4
+# A system prompt that asks for nothing special.
+GENERIC_SHARE = 0.12
 # Questions that come after a turn or two about something else.
 LATER_SHARE = 0.12
 
@@ -46,6 +51,8 @@ def training_case(rng):
         case = tools.no_call(rng, case)
     if not case.all_turns and case.messages[0]["role"] == "user" and rng.random() < LATER_SHARE:
         case.messages = talk.distraction(rng) + case.messages
+    if case.messages[0]["role"] == "user" and rng.random() < GENERIC_SHARE:
+        case.messages = [system(rng.choice(talk.GENERIC))] + case.messages
     case.quiet = rng.random() < QUIET_SHARE
     return case
 

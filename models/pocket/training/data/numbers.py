@@ -89,6 +89,8 @@ def arithmetic(rng, held, two_digit=False):
             a = b * rng.randint(1, 20) + (rng.randrange(b) if rng.random() < 0.4 else 0)
             if two_digit and not 10 <= a <= 99:
                 a = 10 + a % 90
+            if not two_digit and rng.random() < 0.1:
+                a = rng.randrange(b)
         shown = f"{a} {rng.choice(SIGNS[sign])} {b}"
         if rng.random() < 0.15 and sign != "/":
             shown = shown.replace(" ", "") if shown[-4:].isascii() and "s" not in shown else shown
@@ -148,26 +150,46 @@ COMPARE = "Which is larger, {} or {}?|Which number is bigger: {} or {}?|What is 
 COMPARE_LEAST = "Which is smaller, {} or {}?|Which number is less: {} or {}?|What is less, {} or {}?"
 
 
+def order_of(a, b):
+    """Why one is less: by the count of digits, else by the first that differs."""
+    x, y = str(a), str(b)
+    if len(x) != len(y):
+        return f"{a} has {counted(len(x), 'digit')}, {b} has {len(y)}."
+    at = next(i for i in range(len(x)) if x[i] != y[i])
+    return f"{a} and {b}: " + ("" if at == 0 else f"{x[:at]} is equal, then ") + f"{x[at]} and {y[at]}."
+
+
 def comparing(rng, held):
     def make():
         top = rng.choice([20, 99, 999, 9999])
-        a, b = rng.sample(range(top + 1), 2)
+        a, b = rng.randint(0, 10 ** rng.randint(1, 4)), rng.randint(0, top)
+        b += a == b
         kind = rng.randrange(4)
+        thinking = aloud = None
         if kind == 0:
             even = a % 2 == 0
             ask = rng.choice((f"Is {a} even or odd?", f"Is {a} an even number?", f"Even or odd: {a}"))
             text = f"{a} is {'even' if even else 'odd'}."
         elif kind == 1:
-            items = rng.sample(range(top + 1), rng.randint(3, 7))
+            items = list({rng.randint(0, 10 ** rng.randint(1, 4)) for _ in range(rng.randint(3, 7))})
             least = rng.random() < 0.5
-            shown = ", ".join(map(str, items))
-            ask = f"What is the {'smallest' if least else 'largest'} of these numbers: {shown}"
-            text = f"{min(items) if least else max(items)}"
-        elif kind == 2:
-            ask, text = rng.choice(COMPARE.split("|")).format(a, b), f"{max(a, b)} is larger than {min(a, b)}."
+            pick = min if least else max
+            ask = f"What is the {'smallest' if least else 'largest'} of these numbers: {', '.join(map(str, items))}"
+            best, steps = items[0], [str(items[0])]
+            for item in items[1:]:
+                best = pick(best, item)
+                steps.append(f"{item}: {best}")
+            thinking = f"{', '.join(steps)}."
+            text = f"{best}"
+            aloud = f"{thinking} {best}"
         else:
-            ask, text = rng.choice(COMPARE_LEAST.split("|")).format(a, b), f"{min(a, b)} is smaller than {max(a, b)}."
-        return ("compare", ask), Case("comparing", [user(ask), answer(text)], expect=exact(text))
+            more = kind == 2
+            ask = rng.choice((COMPARE if more else COMPARE_LEAST).split("|")).format(a, b)
+            high, low = max(a, b), min(a, b)
+            text = f"{high} is larger than {low}." if more else f"{low} is smaller than {high}."
+            thinking = order_of(a, b)
+        case = Case("comparing", [user(ask), answer(text, thinking, aloud)], expect=dict(kind="ends", value=text))
+        return ("compare", ask), case
 
     return until(held, make)
 
@@ -274,5 +296,45 @@ def dates(rng, held):
             text = f"It is {(hour + over) % 24:02}:{left:02}."
             aloud = f"{thinking} {text}"
         return ("date", ask), Case("dates", [user(casual(rng, ask)), answer(text, thinking, aloud)], expect=dict(kind="ends", value=text))
+
+    return until(held, make)
+
+
+SERIES = (
+    ("Count from {a} to {b}.|Count up from {a} to {b}.|Write the numbers from {a} to {b}.|List all numbers from {a} to {b}.", 1),
+    ("Count backwards from {b} to {a}.|Count down from {b} to {a}.|Write the numbers from {b} down to {a}.", -1),
+)
+
+
+def series(rng, held):
+    def make():
+        kind = rng.randrange(6)
+        if kind < 3:
+            asks, step = SERIES[min(kind, 1)]
+            a = rng.choice([0, 1, 1, rng.randint(0, 200)])
+            b = a + rng.randint(3, 40)
+            ask = rng.choice(asks.split("|")).format(a=a, b=b)
+            items = range(a, b + 1)[::step]
+        elif kind == 3:
+            step, count = rng.randint(2, 12), rng.randint(3, 12)
+            a = rng.choice([0, step, rng.randint(0, 50)])
+            ask = rng.choice(("Count in steps of {s} from {a}, {n} numbers.", "Write {n} numbers from {a} in steps of {s}.")).format(s=step, a=a, n=count)
+            items = [a + step * i for i in range(count)]
+        elif kind == 4:
+            factor = rng.randint(2, 20)
+            ask = rng.choice((f"Write the multiplication table of {factor}.", f"Give me the table of {factor}.", f"Multiply {factor} by 1 to 10."))
+            text = "\n".join(f"{i} × {factor} = {i * factor}" for i in range(1, 11))
+            return ("series", ask), Case("series", [user(ask), answer(text)], expect=exact(text))
+        else:
+            what, members = rng.choice((("letters of the alphabet", list(w.LOWER)), ("days of the week", w.WEEKDAYS), ("months of the year", w.MONTHS)))
+            first = rng.randrange(len(members) - 2)
+            last = rng.randint(first + 1, len(members) - 1)
+            whole = rng.random() < 0.3
+            ask = f"List the {what}." if whole else f"List the {what} from {members[first]} to {members[last]}."
+            items = members if whole else members[first : last + 1]
+            if whole:
+                ask = casual(rng, ask)
+        text = ", ".join(map(str, items))
+        return ("series", ask), Case("series", [user(ask), answer(text)], expect=exact(text))
 
     return until(held, make)

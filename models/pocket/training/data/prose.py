@@ -82,7 +82,7 @@ def story(rng, hero=None, who=None):
             c((
                 f"Once there was {w.an(adjective)} {who} named {hero}.",
                 f"{hero} was {w.an(adjective)} {who} who lived near the {where}.",
-                f"Long ago, {w.an(adjective)} {who} called {hero} lived in a {c(w.PLACES)}.",
+                f"Long ago, {w.an(adjective)} {who} called {hero} lived in {w.an(c(w.PLACES))}.",
             )),
             c((
                 f"One day {hero} found {w.an(c(w.COLOURS))} {thing} in the {where}.",
@@ -106,3 +106,42 @@ def story(rng, hero=None, who=None):
             )),
         )
     )
+
+
+BASE = (
+    "see find like carry follow watch paint sell buy open close clean repair move hide hold push pull draw build bring take "
+    "lose want need remember forget describe wash break count"
+).split()
+
+
+def reading(rng, held):
+    """Questions about one of several happenings."""
+    from .case import Case, answer, contains, until, user
+
+    def make():
+        count = rng.randint(2, 12)
+        happened, names, things = [], set(), set()
+        while len(happened) < count:
+            name, index = w.name(rng), rng.randrange(len(BASE))
+            thing = f"{rng.choice(w.ADJECTIVES)} {rng.choice(w.THINGS)}"
+            if name not in names and thing not in things:
+                names.add(name)
+                things.add(thing)
+                happened.append((name, index, thing, rng.choice(w.PLACES)))
+        told = [f"{name} {w.PAST[index]} the {thing} in the {place}." for name, index, thing, place in happened]
+        for _ in range(rng.randint(0, 6)):
+            other = sentence(rng)
+            if not any(name in other for name in names):
+                told.insert(rng.randint(0, len(told)), other)
+        name, index, thing, place = rng.choice(happened)
+        kind = rng.randrange(3)
+        ask = (
+            f"Who {w.PAST[index]} the {thing}?", f"What did {name} {BASE[index]}?", f"Where did {name} {BASE[index]} the {thing}?",
+        )[kind]
+        text = (f"{name} {w.PAST[index]} the {thing}.",) * 2 + (f"In the {place}.",)
+        shown = " ".join(told)
+        question = rng.choice((f"{shown}\n\n{ask}", f"{ask}\n\n{shown}", f"Text: {shown}\nQuestion: {ask}", f"{shown} {ask}"))
+        case = Case("reading", [user(question), answer(text[kind])], expect=contains((name, thing, place)[kind]))
+        return ("reading", name, thing), case
+
+    return until(held, make)

@@ -123,8 +123,36 @@ def schema_of(values):
     return {"type": "object", "properties": kinds, "required": list(kinds)}
 
 
+SEVERAL = (
+    "Extract all {what} as a JSON array of objects with the keys {keys}.|Make a JSON list of the {what}, with {keys} for each.|"
+    "Return a JSON array; each object has {keys}."
+).split("|")
+
+
+def several(rng):
+    """(key, case): a list of people or things, each told in one sentence."""
+    count = rng.randint(2, 4)
+    if rng.random() < 0.5:
+        what, keys = "people", (rng.choice(("name", "person")), rng.choice(("age", "years")), rng.choice(("city", "town", "home")))
+        rows = [(w.name(rng), rng.randint(5, 99), w.city(rng)) for _ in range(count)]
+        told = ["{} is {} years old and lives in {}.", "{}, {} years old, comes from {}."]
+    else:
+        what, keys = rng.choice(("items", "products")), (rng.choice(("item", "product", "name")), rng.choice(("quantity", "count")), rng.choice(("colour", "color")))
+        rows = [(rng.choice(w.THINGS), rng.randint(2, 60), rng.choice(w.COLOURS)) for _ in range(count)]
+        told = ["Of the {0} we need {1}, in {2}.", "Bring the {0}: {1} pieces, {2}."]
+    text = " ".join(rng.choice(told).format(*row) for row in rows)
+    used = sorted(rng.sample(range(3), rng.choice([2, 3])))
+    chosen = [keys[index] for index in used]
+    result = [{keys[index]: row[index] for index in used} for row in rows]
+    ask = rng.choice(SEVERAL).format(what=what, keys=w.listed(chosen))
+    question = f"{ask}\n\n{text}" if rng.random() < 0.6 else f"{text}\n\n{ask}"
+    return ("records", *chosen, str(rows[0])), Case("json", [user(question), answer(dump(result))], expect=as_json(result))
+
+
 def extraction(rng, held):
     def make():
+        if rng.random() < 0.15:
+            return several(rng)
         kind, values = record(rng)
         text = text_of(rng, kind, values)
         rng.shuffle(values)

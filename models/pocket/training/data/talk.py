@@ -2,7 +2,7 @@
 
 from . import prose, world
 from . import words as w
-from .case import Case, answer, casual, contains, exact, system, until, user
+from .case import Case, answer, contains, exact, system, typed, until, user
 
 # (what is told, the question, the answer, how a value is made)
 SELF = (
@@ -167,8 +167,41 @@ UNKNOWN = (
 )
 
 
+STRANGE = "I do not understand that. Can you say it in other words?"
+
+
+def gibberish(rng):
+    kind = rng.randrange(3)
+    if kind == 0:
+        return "".join(rng.choices(w.LOWER, k=rng.randint(3, 12)))
+    if kind == 1:
+        return " ".join(w.made_up(rng) for _ in range(rng.randint(1, 4)))
+    return "".join(rng.choices("?!.,;:-+*/()", k=rng.randint(1, 6)))
+
+
+def strange_question(rng):
+    """Good English about things that nobody told."""
+    c = rng.choice
+    return c((
+        f"Why did {prose.clause(rng)}?", f"What would happen if {prose.clause(rng)}?", f"When was {prose.noun_phrase(rng)} made?",
+        f"Who owns {prose.noun_phrase(rng)}?", f"How much does {prose.noun_phrase(rng)} cost?", f"Is {prose.noun_phrase(rng)} {c(w.ADJECTIVES)}?",
+        f"How old is {prose.noun_phrase(rng)}?", f"Where can I find {prose.noun_phrase(rng)}?", f"What is the name of {prose.person(rng)}?",
+        f"Describe the {c(w.PLACES)} {prose.place(rng)}.", f"Write a poem about {w.an(c(w.ADJECTIVES))} {c(w.THINGS)}.",
+        f"What do {w.plural(c(w.ANIMALS))} think about {w.plural(c(w.THINGS))}?", f"How does {w.an(c(w.THINGS))} work?",
+        f"What is the difference between {w.an(c(w.THINGS))} and {w.an(c(w.THINGS))}?", f"How can I become {w.an(c(w.JOBS))}?",
+        f"What is the history of {c(w.HOBBIES)}?", f"How do I learn {c(w.HOBBIES)}?", f"Summarize the book about the {c(w.PLACES)}.",
+    ))
+
+
 def unknown(rng, held):
     def make():
+        roll = rng.random()
+        if roll < 0.12:
+            ask = gibberish(rng)
+            return ("unknown", ask), Case("unknown", [user(ask), answer(STRANGE)], expect=exact(STRANGE))
+        if roll < 0.3:
+            ask, text = strange_question(rng), UNKNOWN[-1][1]
+            return ("unknown", ask), Case("unknown", [user(typed(rng, ask)), answer(text)], expect=exact(text))
         asks, reply = UNKNOWN[min(rng.randrange(10), 7)]
         fields = {
             "name": w.full_name(rng), "city": w.city(rng), "thing": rng.choice(w.THINGS), "day": rng.choice(w.WEEKDAYS),
@@ -176,12 +209,21 @@ def unknown(rng, held):
         }
         template = rng.choice(asks.split("|"))
         ask, text = template.format(**fields), reply.format(**fields)
-        typed = casual(rng, ask)
+        # The name in it is copied into the answer: no slips there.
+        said = ask if "{" in reply else typed(rng, ask)
         # A question without a name in it has too few forms to hold out all but its casual ones.
-        key = ("unknown", ask if "{" in template else typed)
-        return key, Case("unknown", [user(typed), answer(text)], expect=exact(text))
+        key = ("unknown", ask if "{" in template else said)
+        return key, Case("unknown", [user(said), answer(text)], expect=exact(text))
 
     return until(held, make)
+
+
+GENERIC = (
+    "You are a helpful assistant.|You are a helpful, honest assistant.|You are an assistant. Be brief.|Be concise.|"
+    "You are a friendly assistant.|Answer the user's questions.|You help users with their questions.|Be kind.|"
+    "You are a helpful assistant that answers in English.|Today is a good day. Help the user.|Answer briefly and correctly.|"
+    "You are pocket, a helpful assistant.|Think before you answer.|You are a language model.|Follow the user's instructions."
+).split("|")
 
 
 TALK = (
@@ -209,7 +251,7 @@ def small_talk(rng, held):
             # Any story will do; the judge looks for its hero.
             return ("story", who, hero), Case("small talk", [user(ask), answer(prose.story(rng, hero, who))], expect=contains(who))
         asks, reply = rng.choice(TALK)
-        ask = casual(rng, rng.choice(asks.split("|")))
+        ask = typed(rng, rng.choice(asks.split("|")))
         return ("talk", ask), Case("small talk", [user(ask), answer(reply)], expect=exact(reply))
 
     return until(held, make)

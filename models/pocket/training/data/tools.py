@@ -3,7 +3,7 @@
 from . import prose
 from . import records
 from . import words as w
-from .case import Case, answer, call_of, casual, contains, exact, tool_result, until, user
+from .case import Case, answer, call_of, calls_of, exact, tool_result, until, user
 
 
 def parameter(kind, about=None):
@@ -96,6 +96,25 @@ KNOWN = (
      ("Play something by {artist}.", "Play music by {artist}.", "I want to hear {artist}.")),
 )
 
+# Parameters bear other names elsewhere.
+ALIASES = {
+    "city": ("city", "city", "location", "place", "town"), "query": ("query", "query", "q", "text", "search_query"),
+    "path": ("path", "path", "filename", "file", "file_path"), "expression": ("expression", "expression", "formula", "input"),
+    "directory": ("directory", "path", "folder", "dir"), "minutes": ("minutes", "duration", "time"),
+    "content": ("content", "text", "data"), "language": ("language", "target", "target_language"),
+    "to": ("to", "recipient"), "device": ("device", "name", "device_name"), "days": ("days", "count"),
+}
+UNIT = {"type": "string", "enum": ["celsius", "fahrenheit"], "description": "The unit of the temperature"}
+
+
+def named(rng, entry):
+    """What this tool's parameters are called this time. Two never get one name."""
+    if rng.random() < 0.5:
+        return {key: key for key in entry[2]}
+    names = {key: rng.choice(ALIASES.get(key, (key,))) for key in entry[2]}
+    return names if len(set(names.values())) == len(names) else {key: key for key in entry[2]}
+
+
 ACTIONS = "find get open count check order book print move copy start stop show lock paint clean".split()
 
 
@@ -113,10 +132,13 @@ def made_up_tool(rng):
     return ((f"{action}_{thing}",), f"{prose.up(action)} a {thing}", values, (text, other))
 
 
-def schema(rng, entry, name):
+def schema(rng, entry, name, names, unit=False):
     about = rng.random() < 0.8
-    properties = {key: parameter(kind, text if about else None) for key, (kind, text, _) in entry[2].items()}
-    made = tool(name, entry[1], properties)
+    properties = {names[key]: parameter(kind, text if about else None) for key, (kind, text, _) in entry[2].items()}
+    required = list(properties)
+    if unit:
+        properties["unit"] = UNIT
+    made = tool(name, entry[1], properties, required)
     if rng.random() < 0.3:
         # Clients differ in the order of a function's fields.
         inner = made["function"]
@@ -125,36 +147,60 @@ def schema(rng, entry, name):
     return made
 
 
-def toolbox(rng, entry, name):
+def toolbox(rng, entry, name, names=None, unit=False):
     """The tool among others, in any order."""
-    tools = [schema(rng, entry, name)]
-    names = {name}
+    tools = [schema(rng, entry, name, names or named(rng, entry), unit)]
+    taken = {name}
     for _ in range(rng.choice([0, 0, 1, 1, 2, 3])):
         other = rng.choice(KNOWN) if rng.random() < 0.7 else made_up_tool(rng)
         other_name = rng.choice(other[0])
-        if other[1] != entry[1] and other_name not in names and other[2].keys() != entry[2].keys():
-            names.add(other_name)
-            tools.append(schema(rng, other, other_name))
+        if other[1] != entry[1] and other_name not in taken and other[2].keys() != entry[2].keys():
+            taken.add(other_name)
+            tools.append(schema(rng, other, other_name, named(rng, other)))
     rng.shuffle(tools)
     return tools
 
 
-def chosen(rng):
-    entry = rng.choice(KNOWN) if rng.random() < 0.65 else made_up_tool(rng)
-    name = rng.choice(entry[0])
-    values = {key: make(rng) for key, (_, _, make) in entry[2].items()}
-    ask = rng.choice(entry[3]).format(**values)
-    return entry, name, values, ask
-
-
 def calls(rng, held):
     def make():
-        entry, name, values, ask = chosen(rng)
-        thinking = f"I call {name} for this."
-        reply = answer("", thinking, calls=[{"name": name, "arguments": values}])
-        tools = toolbox(rng, entry, name)
+        entry = rng.choice(KNOWN) if rng.random() < 0.65 else made_up_tool(rng)
+        name, names = rng.choice(entry[0]), named(rng, entry)
+        values = {key: value(rng) for key, (_, _, value) in entry[2].items()}
+        ask = rng.choice(entry[3]).format(**values)
+        arguments = {names[key]: value for key, value in values.items()}
+        unit = entry[0][0] == "get_weather" and rng.random() < 0.5
+        if unit and rng.random() < 0.5:
+            arguments["unit"] = rng.choice(UNIT["enum"])
+            ask = f"{ask[:-1]} in {arguments['unit']}{ask[-1]}"
+        reply = answer("", f"I call {name} for this.", calls=[{"name": name, "arguments": arguments}])
+        tools = toolbox(rng, entry, name, names, unit)
         ask = ask if any(char in ask for char in '"/') else casual_case(rng, ask)
-        return ("call", *map(str, values.values())), Case("tool calls", [user(ask), reply], tools, call_of(name, values))
+        return ("call", *map(str, values.values())), Case("tool calls", [user(ask), reply], tools, call_of(name, arguments))
+
+    return until(held, make)
+
+
+PAIRS = {
+    "get_weather": ("What is the weather in {a} and in {b}?", "Compare the weather in {a} and {b}.", "Weather in {a} and {b}?"),
+    "get_time": ("What time is it in {a} and in {b}?", "Tell me the time in {a} and {b}."),
+    "read_file": ("Read the files {a} and {b}.", "Show me {a} and {b}."),
+    "search": ("Search for {a} and for {b}.", "Look up {a} and {b}."),
+}
+
+
+def several_calls(rng, held):
+    """Two calls in one answer."""
+
+    def make():
+        kind = rng.choice(list(PAIRS))
+        entry = next(entry for entry in KNOWN if entry[0][0] == kind)
+        name, names = rng.choice(entry[0]), named(rng, entry)
+        (key, (_, _, value)), = entry[2].items()
+        a, b = value(rng), value(rng)
+        made = [{"name": name, "arguments": {names[key]: one}} for one in (a, b)]
+        reply = answer("", f"I call {name} for both.", calls=made)
+        ask = rng.choice(PAIRS[kind]).format(a=a, b=b)
+        return ("call", a, b), Case("several calls", [user(ask), reply], toolbox(rng, entry, name, names), calls_of(made))
 
     return until(held, make)
 
@@ -173,6 +219,7 @@ def results(rng, held):
         wanted = {0: "get_weather", 1: "calculator", 2: "read_file", 3: "get_time", 4: "list_files", 5: "search"}[kind]
         entry = next(entry for entry in KNOWN if entry[0][0] == wanted)
         name = rng.choice(entry[0])
+        names = named(rng, entry)
         values = {key: value(rng) for key, (_, _, value) in entry[2].items()}
         ask = rng.choice(entry[3][:1] if kind != 1 else entry[3]).format(**values)
         if kind == 0:
@@ -202,9 +249,10 @@ def results(rng, held):
             found = prose.sentence(rng)
             result = rng.choice((found, {"results": [found]}, [{"title": values["query"], "text": found}]))
             text = f"I found this about {values['query']}: {found}"
-        call = answer("", f"I call {name} for this.", calls=[{"name": name, "arguments": values}])
+        arguments = {names[key]: value for key, value in values.items()}
+        call = answer("", f"I call {name} for this.", calls=[{"name": name, "arguments": arguments}])
         messages = [user(ask), call, tool_result(result), answer(text, "I have the result.")]
-        return ("result", text), Case("tool results", messages, toolbox(rng, entry, name), exact(text))
+        return ("result", text), Case("tool results", messages, toolbox(rng, entry, name, names), exact(text))
 
     return until(held, make)
 

@@ -1,7 +1,7 @@
 """A small world: facts that everybody knows, asked in many ways. Held out are wordings, not facts."""
 
 from . import words as w
-from .case import Case, answer, casual, contains, until, user
+from .case import Case, answer, casual, contains, typed, until, user
 
 CAPITALS = dict(
     pair.split(":") for pair in (
@@ -99,7 +99,7 @@ def facts(rng, held):
         key, asks, text, value = rng.choice(RARE if rng.random() < 0.8 else FACTS)
         ask = rng.choice(asks)
         # Wordings are held out; each fact is known by its others.
-        return ("world", ask), Case("world", [user(casual(rng, ask)), answer(text)], expect=contains(value))
+        return ("world", ask), Case("world", [user(typed(rng, ask)), answer(text)], expect=contains(value))
 
     return until(held, make)
 
