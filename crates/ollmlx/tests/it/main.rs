@@ -18,5 +18,6 @@ mod processes;
 mod refusals;
 mod renderers;
 mod running;
+mod skills;
 mod support;
 mod terminal;
