@@ -2,6 +2,7 @@
 //! python3 with pip; what is missing is named with the package that holds it. Small on purpose: on a fresh machine this is
 //! compiled before anything else.
 
+mod babble;
 mod bench;
 mod build;
 mod mlx;
@@ -56,8 +57,13 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "pocket",
-        about: "regenerate the embedded model's files [--check]",
+        about: "what the embedded model can do: pocket --evaluate; its training in small: pocket --toy (slow)",
         run: |args| done(pocket::run(args)),
+    },
+    Command {
+        name: "babble",
+        about: "regenerate the tests' talkative model [--check]",
+        run: |args| done(babble::run(args)),
     },
     Command {
         name: "clean-room",

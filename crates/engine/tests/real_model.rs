@@ -1,4 +1,4 @@
-//! The engine with real models: the embedded one, and the reference checkpoints.
+//! The engine with real models: a talkative one without sense, and the reference checkpoints.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests fail as tests do.
 
@@ -33,8 +33,8 @@ fn load(folder: &Path) -> (LoadedModel, Box<dyn Engine>) {
     engine::load(&job, 1, &mut |_, _| {}).unwrap()
 }
 
-fn pocket() -> Box<dyn Engine> {
-    load(&root().join("models/pocket")).1
+fn babble() -> Box<dyn Engine> {
+    load(&root().join("testdata/babble")).1
 }
 
 #[derive(Default)]
@@ -107,9 +107,9 @@ const PROMPTS: [&str; 4] =
 
 #[test]
 fn a_batch_changes_no_reply() {
-    let mut engine = pocket();
+    let mut engine = babble();
     let alone: Vec<String> = (0..4)
-        .map(|i| one(&mut *pocket(), request(i, PROMPTS[i as usize], greedy(40))).text)
+        .map(|i| one(&mut *babble(), request(i, PROMPTS[i as usize], greedy(40))).text)
         .collect();
     let together =
         serve(&mut *engine, (0..4).map(|i| request(i, PROMPTS[i as usize], greedy(40))).collect());
@@ -121,11 +121,11 @@ fn a_batch_changes_no_reply() {
 
 #[test]
 fn what_is_cached_is_what_would_be_computed() {
-    let mut engine = pocket();
+    let mut engine = babble();
     let first = one(&mut *engine, request(1, PROMPTS[2], greedy(40)));
     let longer = format!("{}{} The wind", PROMPTS[2], first.text);
     let cached = one(&mut *engine, request(2, &longer, greedy(40)));
-    let fresh = one(&mut *pocket(), request(3, &longer, greedy(40)));
+    let fresh = one(&mut *babble(), request(3, &longer, greedy(40)));
     assert_eq!(cached.text, fresh.text);
     let (cached, fresh) = (cached.usage.unwrap(), fresh.usage.unwrap());
     assert!(cached.cached_tokens > first.usage.unwrap().prompt_tokens, "{cached:?}");
@@ -144,7 +144,7 @@ fn a_seed_fixes_the_text_whatever_the_batch() {
             Options { seed: Some(seed), num_predict: Some(60), ..Options::default() },
         )
     };
-    let mut engine = pocket();
+    let mut engine = babble();
     let alone = one(&mut *engine, seeded(1, 5)).text;
     assert_eq!(one(&mut *engine, seeded(2, 5)).text, alone);
     assert_ne!(one(&mut *engine, seeded(3, 6)).text, alone);
@@ -154,7 +154,7 @@ fn a_seed_fixes_the_text_whatever_the_batch() {
 
 #[test]
 fn replies_end_where_they_should() {
-    let mut engine = pocket();
+    let mut engine = babble();
     let whole = one(&mut *engine, request(1, PROMPTS[1], greedy(30)));
     let usage = whole.usage.unwrap();
     assert_eq!((usage.reason, usage.generated_tokens), (FinishReason::Length, 30));
@@ -171,7 +171,7 @@ fn replies_end_where_they_should() {
 
 #[test]
 fn logprobs_come_with_every_token() {
-    let mut engine = pocket();
+    let mut engine = babble();
     let asked = Request { logprobs: Some(3), ..request(1, PROMPTS[0], greedy(20)) };
     let reply = one(&mut *engine, asked);
     assert_eq!(reply.logprobs.len(), 20);
@@ -191,7 +191,7 @@ fn logprobs_come_with_every_token() {
 
 #[test]
 fn a_cancelled_request_leaves_at_once_and_loses_nothing() {
-    let mut engine = pocket();
+    let mut engine = babble();
     let mut reader = Reader::default();
     engine.submit(request(1, PROMPTS[0], greedy(4000)), &mut reader);
     for _ in 0..20 {
@@ -208,11 +208,11 @@ fn a_cancelled_request_leaves_at_once_and_loses_nothing() {
 #[test]
 fn a_long_prompt_goes_in_chunks() {
     let long = "The young teacher walks with a soft song. ".repeat(280);
-    let reply = one(&mut *pocket(), request(1, &long, greedy(8)));
+    let reply = one(&mut *babble(), request(1, &long, greedy(8)));
     let usage = reply.usage.unwrap();
     assert!(usage.prompt_tokens > 2048 && usage.generated_tokens == 8, "{usage:?}");
     let too_long = long.repeat(2);
-    let refused = serve(&mut *pocket(), vec![request(1, &too_long, greedy(8))]);
+    let refused = serve(&mut *babble(), vec![request(1, &too_long, greedy(8))]);
     let message = refused[&RequestId(1)].failure.clone().unwrap();
     assert!(
         message.contains("exceeds the model's maximum context length (4096 tokens)"),
@@ -295,7 +295,7 @@ fn forms_are_kept_in_a_batch_and_change_nobody_else() {
         let form = &forms[id as usize % forms.len()];
         formed(id, PROMPTS[id as usize % PROMPTS.len()], hot(id as i64), form.clone())
     };
-    let mut engine = pocket();
+    let mut engine = babble();
     let together = serve(&mut *engine, (0..15).map(ask).collect());
     for id in 0..15 {
         let reply = &together[&RequestId(id)];
@@ -318,7 +318,7 @@ fn forms_are_kept_in_a_batch_and_change_nobody_else() {
 
 #[test]
 fn logprobs_of_a_form_are_those_of_the_raw_logits() {
-    let mut engine = pocket();
+    let mut engine = babble();
     let format = Format::Regex("[0-9]{3}".to_owned());
     let asked = Request { logprobs: Some(3), ..formed(1, PROMPTS[1], greedy(10), format) };
     let reply = one(&mut *engine, asked);
@@ -335,7 +335,7 @@ fn logprobs_of_a_form_are_those_of_the_raw_logits() {
 
 #[test]
 fn thoughts_come_before_the_form() {
-    let mut engine = pocket();
+    let mut engine = babble();
     let message = protocol::Message { content: "a color".to_owned(), ..Default::default() };
     let format = Format::Schema(serde_json::json!({"enum": ["red", "green"]}));
     let input = Input::Chat { messages: vec![message], tools: Vec::new(), template: None };

@@ -31,6 +31,18 @@ fn a_machine_that_is_fine() {
     assert_eq!(done.stdout.matches(" hint: ").count(), unfine, "{done}");
 }
 
+/// Needs MLX; `cargo xtask mlx` makes it.
+#[test]
+fn the_model_that_comes_with_it_answers() {
+    let mut home = Home::real();
+    home.set("OLLAMA_HOST", "127.0.0.1:9");
+    let done = home.run(&["doctor"]);
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{done}");
+    assert!(line(&done, "builtin models").contains("pocket"), "{done}");
+    let text = line(&done, "pocket");
+    assert!(text.starts_with("ok ") && text.contains("12 + 30 = 42."), "{done}");
+}
+
 #[test]
 fn what_is_wrong_is_told_with_hints() {
     let mut home = Home::new();

@@ -19,6 +19,7 @@ mod processes;
 mod refusals;
 mod renderers;
 mod running;
+mod skills;
 mod support;
 mod terminal;
 mod thinking;

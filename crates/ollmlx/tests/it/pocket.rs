@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::http::{post, receive, send};
 use crate::support::{Home, Server, signal, until};
 
-const PROMPT: &str = "What can you do?";
+const PROMPT: &str = "Tell me a story about a fox.";
 
 fn options() -> Value {
     json!({"seed": 7, "num_predict": 40})

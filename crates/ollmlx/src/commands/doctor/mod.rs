@@ -3,7 +3,9 @@
 //!
 //! MLX is opened in a child of this process: a library that crashes costs a line, not the command.
 
+mod answer;
 mod arithmetic;
+mod child;
 mod machine;
 
 use store::Store;
@@ -23,6 +25,9 @@ pub struct Args {
     /// Open MLX, compute, and tell it as JSON
     #[arg(long, hide = true)]
     mlx: bool,
+    /// Ask the model that comes with the program, and tell its answer as JSON
+    #[arg(long, hide = true)]
+    answer: bool,
 }
 
 /// One line of the table.
@@ -62,9 +67,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.mlx {
         return arithmetic::tell();
     }
+    if args.answer {
+        return answer::tell();
+    }
     let mut findings = machine::findings();
-    findings.extend(arithmetic::findings());
+    let mlx = arithmetic::findings();
+    // What cannot compute cannot answer either: one line says it.
+    let computes = mlx.iter().all(|finding| finding.state != State::Problem);
+    findings.extend(mlx);
     findings.extend(store_findings());
+    if computes {
+        findings.extend(answer::finding(paths::builtin_models().as_deref()));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     findings.push(runtime.block_on(server_finding()));
     out(&table(&findings))?;
