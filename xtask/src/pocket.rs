@@ -50,6 +50,6 @@ fn toy() -> anyhow::Result<()> {
     let rest = ["--workers", "1", "--pool", "64", "--every", "10"];
     let places = ["--tokenizer", &path("tokenizer"), "--out", &path("model")];
     python("train.py", &[&training[..], &rest, &places].concat())?;
-    let model = [&path("model"), &path("heldout")].map(String::as_str);
-    python("evaluate.py", &[&model[..], &["--cases", "2", "--dtype", "float32"]].concat())
+    let (model, heldout) = (path("model"), path("heldout"));
+    python("evaluate.py", &[&model, &heldout, "--cases", "2", "--dtype", "float32"])
 }
