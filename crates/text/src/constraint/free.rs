@@ -18,6 +18,8 @@ pub struct Thinking {
 pub(super) struct Free {
     state: State,
     close: Vec<u8>,
+    /// Special tokens that the tags are written with.
+    specials: Vec<u32>,
     /// By the number of the tag's bytes that are written: tokens that close it and go on with something.
     overshooting: Vec<Vec<u32>>,
 }
@@ -49,7 +51,8 @@ impl Free {
             "" => State::Thoughts(Vec::new()),
             open => State::Either(open.as_bytes().to_vec()),
         };
-        Free { state, overshooting: overshooting(&close, vocabulary), close }
+        let specials = specials(&[&thinking.open, &thinking.close], vocabulary);
+        Free { state, specials, overshooting: overshooting(&close, vocabulary), close }
     }
 
     /// `answer` gives what an answer may begin with.
@@ -61,12 +64,12 @@ impl Free {
         Ok(match &self.state {
             State::Either(tag) => {
                 let mut mask = answer()?;
-                tag_token(tag, vocabulary).into_iter().for_each(|id| mask.allow(id));
+                self.tag_token(tag, vocabulary).into_iter().for_each(|id| mask.allow(id));
                 mask
             }
             State::Opening(rest) => {
                 let mut mask = Mask::none(vocabulary.len() + 1);
-                tag_token(rest, vocabulary).into_iter().for_each(|id| mask.allow(id));
+                self.tag_token(rest, vocabulary).into_iter().for_each(|id| mask.allow(id));
                 mask
             }
             State::Thoughts(tail) => self.mask_of_thoughts(tail, vocabulary),
@@ -75,12 +78,21 @@ impl Free {
 
     fn mask_of_thoughts(&self, tail: &[u8], vocabulary: &Vocabulary) -> Mask {
         let mut mask = vocabulary.inner.text.clone();
+        self.specials.iter().for_each(|id| mask.allow(*id));
         for (written, tokens) in self.overshooting.iter().enumerate() {
             if tail.ends_with(&self.close[..written]) {
                 tokens.iter().for_each(|id| mask.forbid(*id));
             }
         }
         mask
+    }
+
+    /// The longest token that writes the tag on.
+    fn tag_token(&self, rest: &[u8], vocabulary: &Vocabulary) -> Option<u32> {
+        let inner = &vocabulary.inner;
+        let writes = |id: &u32| rest.starts_with(inner.pieces.bytes(*id));
+        let tokens = inner.text.ids().chain(self.specials.iter().copied());
+        tokens.filter(writes).max_by_key(|id| inner.pieces.bytes(*id).len())
     }
 
     /// `answers` tells whether the token may begin an answer, which it does rather than open thoughts.
@@ -110,11 +122,14 @@ fn ends_with_tag(tail: &[u8], tag: &[u8]) -> bool {
     tail.ends_with(tag) || tail.trim_ascii_end().ends_with(tag)
 }
 
-/// The longest token that writes the tag on.
-fn tag_token(rest: &[u8], vocabulary: &Vocabulary) -> Option<u32> {
-    let inner = &vocabulary.inner;
-    let writes = |id: &u32| rest.starts_with(inner.pieces.bytes(*id));
-    inner.text.ids().filter(writes).max_by_key(|id| inner.pieces.bytes(*id).len())
+/// Those that the tags hold: a tag may be one of them, or begin with one.
+fn specials(tags: &[&str], vocabulary: &Vocabulary) -> Vec<u32> {
+    let pieces = &vocabulary.inner.pieces;
+    let is_part = |id: &u32| {
+        let token = std::str::from_utf8(pieces.bytes(*id)).unwrap_or_default();
+        pieces.is_special(*id) && !token.is_empty() && tags.iter().any(|tag| tag.contains(token))
+    };
+    (0..pieces.len() as u32).filter(is_part).collect()
 }
 
 /// By the number of the tag's bytes that are written: tokens that begin with the rest of it (or hold all of it, when

@@ -389,6 +389,34 @@ fn check_thoughts(grammar: &Grammar, text: &Text, open: &str, thoughts: &str, cl
     assert!(constraint.may_end());
 }
 
+/// A tag that is a special token closes the thoughts, though it is no text elsewhere.
+#[test]
+fn tags_may_be_special_tokens() {
+    let special = |id: u32, content: &str| {
+        json!({"id": id, "content": content, "special": true, "single_word": false,
+        "lstrip": false, "rstrip": false, "normalized": false})
+    };
+    let tokenizer = json!({
+        "added_tokens": [special(3, "<open>"), special(4, "<close>"), special(5, "<other>")],
+        "model": {"type": "BPE", "vocab": {"a": 0, "1": 1, "<": 2}, "merges": []},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+    });
+    let files = crate::Files::from_texts([("tokenizer.json", tokenizer.to_string())]);
+    let text = Text::from_files(&files).unwrap();
+    let vocabulary = Vocabulary::new(&text, &[]).unwrap();
+    let thinking = Thinking { open: "<open>".to_owned(), close: "<close>".to_owned() };
+    let format = Format::Schema(json!({"const": 1}));
+    let wish = Wish { thinking: Some(thinking), ..wish(&format) };
+    let mut reply = Grammar::compile(&wish, &vocabulary).unwrap().unwrap().start();
+    for (allowed, drawn) in
+        [(&[1, 3][..], 3), (&[0, 1, 2, 3, 4], 0), (&[0, 1, 2, 3, 4], 4), (&[1], 1)]
+    {
+        assert_eq!(reply.mask().unwrap().ids().collect::<Vec<_>>(), allowed);
+        reply.accept(drawn).unwrap();
+    }
+    assert!(reply.may_end());
+}
+
 /// Another kind of vocabulary: single bytes are tokens of their own.
 #[test]
 fn a_token_that_closes_the_thoughts_says_nothing_more() {
@@ -418,4 +446,61 @@ fn a_token_that_closes_the_thoughts_says_nothing_more() {
     check(&[0], &["</t>b", "x</t>y"]);
     check(&[1], &["/t>x", "</t>b", "x</t>y"]);
     check(&[6], &["</t>b", "t>\"", "x</t>y"]);
+}
+
+/// Thousands more: `cargo test --release -p text constraint -- --ignored`.
+#[test]
+#[ignore = "takes minutes"]
+fn replies_fit_thousands_of_schemas_made_at_random() {
+    let cases: Vec<(String, Value)> =
+        (1000..4000).map(|seed| (format!("made {seed}"), made::schema(seed))).collect();
+    check_schemas(&cases, 6);
+}
+
+/// Whatever a client sends, the answer comes soon: the engine's other replies wait for it.
+#[test]
+fn hostile_forms_cost_little() {
+    let text = text();
+    let vocabulary = Vocabulary::new(&text, &[]).unwrap();
+    let choices: Vec<Value> =
+        (0..6).map(|n| json!({"properties": {format!("p{n}"): {"type": "integer"}}})).collect();
+    let product: Vec<Value> = (0..12).map(|_| json!({"anyOf": choices})).collect();
+    let names: Vec<String> = (0..20_000).map(|n| format!("value {n}")).collect();
+    let nested = (0..60).fold(json!({}), |inner, _| json!({"type": "array", "items": inner}));
+    let schemas = [
+        json!({"type": "array", "items": {"type": "string"}, "minItems": 100_000_000}),
+        json!({"type": "array", "items": {"type": "string"}, "maxItems": 9_000_000_000_000u64}),
+        json!({"type": "string", "maxLength": 1_000_000_000_000u64}),
+        json!({"type": "string", "minLength": 100_000}),
+        json!({"type": "string", "pattern": "^((a|b)*c){1000}$"}),
+        json!({"type": "string", "pattern": "^(([a-z]{1,500}){1,500}){1,500}$"}),
+        json!({"type": "string", "pattern": "[a-z].*[0-9].*[A-Z].*", "minLength": 200}),
+        json!({"type": "integer", "multipleOf": 999_999_937}),
+        json!({"allOf": product}),
+        json!({"enum": names}),
+        nested,
+    ];
+    let formats = schemas.into_iter().map(Format::Schema).chain([
+        Format::Regex("((a{1,100}){1,100}){1,100}".to_owned()),
+        Format::Regex("(a|aa)*".repeat(500)),
+        Format::Gbnf("root ::= ((\"a\" | root){100}){100}".to_owned()),
+        Format::Gbnf(format!("root ::= {}", "\"abc\" [a-z]? ".repeat(5000))),
+        Format::Lark(format!("start: {}", "/[a-z]*/ ".repeat(3000))),
+    ]);
+    for format in formats {
+        let start = std::time::Instant::now();
+        let words = match compile(&vocabulary, &format) {
+            Ok(grammar) => {
+                let reply = written(&grammar, &text, &mut Random(1));
+                reply
+                    .map(|reply| reply.tokens.to_string())
+                    .unwrap_or_else(|error| error.to_string())
+            }
+            Err(error) => error.to_string(),
+        };
+        let (took, format) = (start.elapsed(), format!("{format:?}"));
+        let shown: String = format.chars().take(90).collect();
+        println!("{:>6} ms {shown}: {words}", took.as_millis());
+        assert!(took.as_secs() < 20, "{shown} took {took:?}");
+    }
 }
