@@ -108,10 +108,11 @@ fn rendered(name: &str, date: &str, conversations: &str) -> Vec<String> {
     conversations.lines().map(render).collect()
 }
 
-/// FNV-1a of 64 bits.
+/// FNV-1a of 64 bits, folded to 32.
 fn hash(text: &str) -> String {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step))
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, step);
+    format!("{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff))
 }
 
 #[test]

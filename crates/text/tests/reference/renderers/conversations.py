@@ -35,8 +35,10 @@ class Maker:
 
     def text(self):
         kind = self.r.random()
-        if kind < 0.12:
+        if kind < 0.1:
             return ""
+        if kind < 0.13:
+            return "!"
         if kind < 0.35:
             return self.r.choice(MARKS)
         if kind < 0.45:
@@ -141,9 +143,14 @@ class Maker:
         for _ in range(self.r.randint(1, 3)):
             call = {"function": {"name": self.r.choice(NAMES), "arguments": self.object(most=4)}}
             if self.chance(0.6):
-                call["id"] = self.r.choice(["c1", "c2", "c3"])
+                call["id"] = self.r.choice(["c", "c1", "c2", ""])
             made.append(call)
         return made
+
+    def user(self):
+        """Often one that a family takes for a tool's result."""
+        text = self.text() if self.chance(0.85) else self.r.choice([mark for mark in MARKS if "tool_response>" in mark])
+        return self.images({"role": "user", "content": text}, 0.2)
 
     def assistant(self):
         message = {"role": "assistant", "content": self.text()}
@@ -159,9 +166,9 @@ class Maker:
     def result(self):
         message = {"role": "tool", "content": self.text()}
         if self.chance(0.4):
-            message["tool_name"] = self.r.choice(NAMES)
+            message["tool_name"] = self.r.choice(NAMES + ["f", ""])
         if self.chance(0.5):
-            message["tool_call_id"] = self.r.choice(["c1", "c2", "c3", "c9"])
+            message["tool_call_id"] = self.r.choice(["c", "c1", "c2", "c9", ""])
         return self.images(message, 0.05)
 
     def conversation(self):
@@ -172,7 +179,7 @@ class Maker:
         for _ in range(self.r.choice([0, 1, 1, 1, 2, 2, 3])):
             kind = self.r.random()
             if kind < 0.8:
-                messages.append(self.images({"role": "user", "content": self.text()}, 0.2))
+                messages.append(self.user())
             elif kind < 0.88:
                 messages.append(self.result())
             else:
@@ -183,7 +190,7 @@ class Maker:
                 if self.chance(0.15):
                     messages += self.assistant()
         if self.chance(0.5):
-            messages.append(self.images({"role": "user", "content": self.text()}, 0.2))
+            messages.append(self.user())
         request = {"messages": messages}
         if self.chance(0.45):
             request["tools"] = [self.tool() for _ in range(self.r.choice([1, 1, 2, 3]))]
