@@ -34,6 +34,11 @@ fn steps(
     seed: u64,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(LoadedModel, Steps<Forward>), Failure> {
+    if let Some(threads) = job.threads
+        && !mlx::cpu::set_threads(threads as usize)
+    {
+        tracing::warn!(threads, "the kernels run with another number of threads already");
+    }
     mlx::open().map_err(|error| failure(FailureKind::Environment, &error.to_string()))?;
     let text = Text::load(&job.model.files)?.with_renderer(job.model.renderer.clone());
     let text = text.with_parser(job.model.parser.as_deref(), job.model.template.as_deref());

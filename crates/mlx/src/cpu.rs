@@ -15,7 +15,7 @@ pub(crate) mod rows;
 pub(crate) mod tape;
 mod values;
 
-pub use products::with_portable_products;
+pub use products::{with_portable_products, with_products_of_mlx};
 
 use crate::array::Vector;
 use crate::device::stream_for;
@@ -25,6 +25,11 @@ use std::cell::Cell;
 use std::ffi::{CString, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// The number of threads the kernels use from now on; false when they run with another already.
+pub fn set_threads(threads: usize) -> bool {
+    kernels::pool::set_threads(threads)
+}
 
 /// Arithmetic on host memory. The value carries the parameters; it is dropped when the node is done, on any thread.
 pub trait Kernel: Send + Sync + 'static {

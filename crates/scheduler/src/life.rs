@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use protocol::{Failure, FailureKind, LoadModel, ModelFiles};
+use protocol::{Failure, FailureKind, LoadModel};
 use runner::Runner;
 use tokio::time::{Instant, sleep_until};
 
@@ -12,8 +12,7 @@ use crate::residents::{Model, Phase};
 use crate::{Job, KeepAlive};
 
 impl Inner {
-    pub async fn load(self: Arc<Inner>, digest: String, epoch: u64, model: ModelFiles) {
-        let job = LoadModel { model, ..LoadModel::default() };
+    pub async fn load(self: Arc<Inner>, digest: String, epoch: u64, job: LoadModel) {
         let loaded = match self.launch(Job::Serve) {
             Ok(child) => Runner::load(child, job, self.config.load_timeout, |_, _| {}).await,
             Err(failure) => Err(failure),

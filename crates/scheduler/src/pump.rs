@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use protocol::{Failure, FailureKind, RequestId};
+use protocol::{Failure, FailureKind, LoadModel, RequestId};
 use runner::Child;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -215,8 +215,10 @@ impl Inner {
 
     fn start_load(self: &Arc<Inner>, waiting: Waiting, state: &mut State) {
         let (epoch, want) = (state.tick(), &waiting.want);
-        let (digest, files) = (want.digest.clone(), want.model.clone());
-        let task = self.runtime.spawn(Arc::clone(self).load(digest.clone(), epoch, files));
+        let digest = want.digest.clone();
+        let job =
+            LoadModel { model: want.model.clone(), threads: want.threads, ..LoadModel::default() };
+        let task = self.runtime.spawn(Arc::clone(self).load(digest.clone(), epoch, job));
         let model = Model {
             epoch,
             name: want.name.clone(),

@@ -26,6 +26,9 @@ pub struct Want {
     pub context_tokens: Option<u32>,
     /// What the model was made for, where its files say so.
     pub context_tokens_own: Option<u32>,
+    /// `num_thread`: processor threads of a runner that has to be started; `None`: `OLLMLX_NUM_THREADS`, then one per
+    /// core. No reason to load anew.
+    pub threads: Option<u32>,
     /// `None`: the loaded model keeps the duration it has (`OLLAMA_KEEP_ALIVE` for a new one).
     pub keep_alive: Option<KeepAlive>,
 }

@@ -96,12 +96,14 @@ fn check_files(model: &Model, verb: Verb) -> Result<(), Refusal> {
 
 fn want(model: &Model, request: &Request) -> Want {
     let context_tokens = request.options.num_ctx.filter(|&tokens| tokens > 0);
+    let threads = request.options.num_thread.filter(|&threads| threads > 0);
     Want {
         name: model.name.to_string(),
         digest: model.digest.to_string(),
         model: files(model),
         weights_bytes: weights_bytes(model),
         context_tokens: context_tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX)),
+        threads: threads.map(|threads| u32::try_from(threads).unwrap_or(u32::MAX)),
         ..Want::default()
     }
 }

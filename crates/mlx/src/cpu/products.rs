@@ -1,6 +1,7 @@
 //! Products with weights on our own kernels. MLX's are a hundred times slower on this device, and in bf16 inexact.
 
 use std::cell::Cell;
+use std::thread::LocalKey;
 
 use kernels::{Cpu, Isa, Kind, QuantizedMatrix, Rows, RowsMut};
 
@@ -42,18 +43,28 @@ pub(crate) fn dense(x: &Array, weights: &[&Array]) -> Option<Vec<Array>> {
 
 thread_local! {
     static PORTABLE: Cell<bool> = const { Cell::new(false) };
+    static FOREIGN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Makes the products asked for in `f` with the portable reference: exact activations, one number at a time. For tests
 /// that tell a wrong weight from the rounding of activations to 8 bits.
 pub fn with_portable_products<T>(f: impl FnOnce() -> T) -> T {
-    struct Restore(bool);
+    with(&PORTABLE, f)
+}
+
+/// Makes the products asked for in `f` with MLX's own: for measuring what ours are worth.
+pub fn with_products_of_mlx<T>(f: impl FnOnce() -> T) -> T {
+    with(&FOREIGN, f)
+}
+
+fn with<T>(wish: &'static LocalKey<Cell<bool>>, f: impl FnOnce() -> T) -> T {
+    struct Restore(&'static LocalKey<Cell<bool>>, bool);
     impl Drop for Restore {
         fn drop(&mut self) {
-            PORTABLE.set(self.0);
+            self.0.set(self.1);
         }
     }
-    let _restore = Restore(PORTABLE.replace(true));
+    let _restore = Restore(wish, wish.replace(true));
     f()
 }
 
@@ -67,7 +78,7 @@ pub(super) fn cpu(isa: Option<Isa>) -> Cpu<'static> {
 }
 
 fn ours(x: &Array) -> bool {
-    device() == Device::Cpu && is_float(x) && x.ndim() > 0
+    device() == Device::Cpu && is_float(x) && x.ndim() > 0 && !FOREIGN.get()
 }
 
 pub(super) fn parts<'a>(weight: &Quantized<'a>) -> impl Iterator<Item = &'a Array> {

@@ -16,9 +16,16 @@ fn a_machine_that_is_fine() {
     let server = Server::start(&mut home);
     let done = home.run(&["doctor"]);
     assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{done}");
-    for subject in
-        ["machine", "instructions", "MLX", "arithmetic", "store", "builtin models", "server"]
-    {
+    for subject in [
+        "machine",
+        "instructions",
+        "kernels",
+        "MLX",
+        "arithmetic",
+        "store",
+        "builtin models",
+        "server",
+    ] {
         line(&done, subject);
     }
     assert!(line(&done, "MLX").starts_with("ok "), "{done}");
@@ -65,6 +72,23 @@ fn what_is_wrong_is_told_with_hints() {
         done.stdout.contains("hint: end it, or choose another address with OLLAMA_HOST"),
         "{done}"
     );
+}
+
+#[test]
+fn an_instruction_set_that_is_forced() {
+    let mut home = Home::new();
+    home.set("OLLAMA_HOST", "127.0.0.1:9");
+    home.set("OLLMLX_NUM_THREADS", "3");
+    home.set("OLLMLX_CPU_ISA", "scalar");
+    let done = home.run(&["doctor"]);
+    assert!(
+        line(&done, "kernels").ends_with("scalar, 3 threads, forced by OLLMLX_CPU_ISA"),
+        "{done}"
+    );
+    home.set("OLLMLX_CPU_ISA", "mmx");
+    let done = home.run(&["doctor"]);
+    assert!(line(&done, "kernels").starts_with("warning  "), "{done}");
+    assert!(done.stdout.contains("hint: unset OLLMLX_CPU_ISA"), "{done}");
 }
 
 /// A file that is no library where the user says MLX is, and no other variant allowed.

@@ -3,6 +3,9 @@
 use std::process::Command;
 use std::thread::available_parallelism;
 
+use kernels::isa;
+use kernels::pool::default_threads;
+
 use super::Finding;
 use crate::terminal::humane;
 
@@ -10,7 +13,9 @@ use crate::terminal::humane;
 const MEMORY_BYTES_WANTED: u64 = 4 << 30;
 
 pub fn findings() -> Vec<Finding> {
-    vec![machine(), instructions()]
+    // As the kernels read it.
+    let wish = std::env::var("OLLMLX_CPU_ISA").ok().filter(|wish| !wish.trim().is_empty());
+    vec![machine(), instructions(), kernels_finding(wish.as_deref(), default_threads())]
 }
 
 fn machine() -> Finding {
@@ -99,8 +104,25 @@ fn instructions() -> Finding {
     }
 }
 
+/// What our own kernels make of it, and what the user forces on them.
+fn kernels_finding(wish: Option<&str>, threads: usize) -> Finding {
+    let choice = isa::choose(wish);
+    let plural = if threads == 1 { "" } else { "s" };
+    let text = format!("{}, {threads} thread{plural}", choice.isa.name());
+    match (choice.warning, wish) {
+        (Some(warning), _) => Finding::warning(
+            "kernels",
+            format!("{text}\n{warning}"),
+            "unset OLLMLX_CPU_ISA for the best that this processor has",
+        ),
+        (None, Some(_)) => Finding::ok("kernels", format!("{text}, forced by OLLMLX_CPU_ISA")),
+        (None, None) => Finding::ok("kernels", text),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::State;
     use super::*;
 
     #[test]
@@ -113,6 +135,23 @@ mod tests {
         ] {
             assert_eq!(field(text, name), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_forced_on_the_kernels_is_told() {
+        let check = |wish: Option<&str>, threads, state, expected: String| {
+            let finding = kernels_finding(wish, threads);
+            assert_eq!((finding.state, finding.text), (state, expected));
+        };
+        let best = isa::best().name();
+        check(None, 2, State::Ok, format!("{best}, 2 threads"));
+        check(Some("scalar"), 1, State::Ok, "scalar, 1 thread, forced by OLLMLX_CPU_ISA".into());
+        let never = if cfg!(target_arch = "x86_64") { "i8mm" } else { "avx2" };
+        let warning = isa::choose(Some(never)).warning.unwrap_or_default();
+        assert!(warning.contains(never), "{warning}");
+        let used = isa::choose(Some(never)).isa.name();
+        check(Some(never), 3, State::Warning, format!("{used}, 3 threads\n{warning}"));
+        assert!(kernels_finding(Some(never), 1).hint.is_some());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Runs the engine's own loop in this process and prints medians over rounds with their spread: prefill and decode rates,
 //! and what a decode step costs inside libmlxc and in our own code.
 
+mod bandwidth;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use serde_json::json;
 
 use crate::fault::told;
 use crate::terminal;
+use bandwidth::Bandwidth;
 
 /// Measure how fast a model runs on this machine
 #[derive(clap::Args)]
@@ -34,13 +37,33 @@ pub struct Args {
     /// 0 takes the best token, anything else samples
     #[arg(long, default_value_t = 0.0)]
     temperature: f32,
+    /// Processor threads; without it OLLMLX_NUM_THREADS, then one per core
+    #[arg(long)]
+    threads: Option<u32>,
+    /// Also read 1 GiB of memory again and again: what decoding could reach at best
+    #[arg(long)]
+    memory: bool,
+    /// Let MLX compute the products instead of the program's own kernels
+    #[arg(long, hide = true)]
+    products_of_mlx: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+/// Decoded before anything counts: by then memory, threads and graphs are there.
+const WARM_UP_TOKENS: usize = 8;
+
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let job = LoadModel { model: files(&args.model)?, ..LoadModel::default() };
+    match args.products_of_mlx {
+        true => mlx::cpu::with_products_of_mlx(|| measure(args)),
+        false => measure(args),
+    }
+}
+
+fn measure(args: Args) -> anyhow::Result<()> {
+    let job =
+        LoadModel { model: files(&args.model)?, threads: args.threads, ..LoadModel::default() };
     let mut bench = Bench::load(&job)?;
     let exercise = Exercise {
         prompt_tokens: args.prompt,
@@ -48,14 +71,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         sequences: args.sequences.max(1),
         temperature: args.temperature,
     };
-    let mut rounds = Vec::new();
-    for round in 0..=args.rounds.max(1) {
-        let measured = bench.round(exercise)?;
-        if round > 0 {
-            rounds.push(measured);
-        }
-    }
-    let figures = Figures::of(&args, &bench.loaded().device, &rounds);
+    bench.round(Exercise { decode_tokens: args.decode.min(WARM_UP_TOKENS), ..exercise })?;
+    let rounds: Vec<_> =
+        (0..args.rounds.max(1)).map(|_| bench.round(exercise)).collect::<Result<_, _>>()?;
+    let processor = (bench.loaded().device == "cpu").then(kernels::Cpu::current);
+    let threads = processor.map(|cpu| cpu.pool.threads());
+    let figures = Figures {
+        instructions: processor.map(|cpu| cpu.isa.name()),
+        threads,
+        memory: args.memory.then(|| Bandwidth::measure(threads.unwrap_or(1))),
+        ..Figures::of(&args, &bench.loaded().device, &rounds)
+    };
     terminal::out(&if args.json { figures.json() } else { figures.text() })?;
     Ok(())
 }
@@ -88,6 +114,10 @@ struct Figures {
     own: Spread,
     calls: u64,
     peak_bytes: u64,
+    /// Of our kernels, where they compute.
+    instructions: Option<&'static str>,
+    threads: Option<usize>,
+    memory: Option<Bandwidth>,
 }
 
 /// Least, middle and largest of the rounds.
@@ -125,12 +155,15 @@ impl Figures {
             own: Spread::of(rounds, |m| micros(m.own_per_step())),
             calls: rounds[0].decode_mlx_calls / rounds[0].decode_steps.max(1) as u64,
             peak_bytes: rounds.iter().map(|m| m.peak_bytes).max().unwrap_or(0),
+            instructions: None,
+            threads: None,
+            memory: None,
         }
     }
 
     fn text(&self) -> String {
         let [_, prefill, _] = self.prefill.0;
-        format!(
+        let mut text = format!(
             "{}\n  prefill        {}, {:.3} ms a token\n  decode         {}\n  a decode step  MLX {} in {} calls, own {}\n  peak memory    {}\n",
             self.title,
             self.prefill.text("tokens/s", 1),
@@ -140,7 +173,15 @@ impl Figures {
             self.calls,
             self.own.text("µs", 1),
             terminal::humane::bytes(self.peak_bytes),
-        )
+        );
+        if let (Some(instructions), Some(threads)) = (self.instructions, self.threads) {
+            text += &format!("  kernels        {instructions}, threads: {threads}\n");
+        }
+        if let Some(memory) = &self.memory {
+            let (one, all) = (memory.one / 1e9, memory.all / 1e9);
+            text += &format!("  memory reads   {all:.1} GB/s, one thread {one:.1} GB/s\n");
+        }
+        text
     }
 
     fn json(&self) -> String {
@@ -152,6 +193,9 @@ impl Figures {
             "decode_step_own_micros": self.own.0,
             "decode_step_mlx_calls": self.calls,
             "peak_bytes": self.peak_bytes,
+            "instructions": self.instructions,
+            "threads": self.threads,
+            "memory_bytes_per_second": self.memory.as_ref().map(|memory| json!({"one_thread": memory.one, "all_threads": memory.all})),
         });
         format!("{value}\n")
     }

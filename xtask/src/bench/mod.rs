@@ -1,5 +1,10 @@
-//! Measurements. `bench step` makes a checkpoint of a real size with random weights (once, under `target/bench`) and lets
-//! `ollmlx bench` measure it; the shape of a model decides its speed, its values do not.
+//! Measurements. The shape of a model decides its speed, its values do not: each command makes a checkpoint of a real size
+//! with random weights, once, under `target/bench`. `step` lets `ollmlx bench` measure it; `compare` does so in turn with
+//! llama.cpp's `llama-bench`.
+
+mod compare;
+mod report;
+mod sample;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -9,12 +14,15 @@ use fixtures::Encoding;
 
 use crate::build::{must, program, root};
 
-const USAGE: &str = "cargo xtask bench step [--shape qwen3-0.6b|llama-3.2-1b|qwen3-4b|qwen3-moe-1b|pocket] [--bits 4|8|16] [arguments of `ollmlx bench`]";
+const USAGE: &str = "cargo xtask bench step [--shape qwen3-0.6b|llama-3.2-1b|qwen3-4b|qwen3-moe-1b|pocket] [--bits 4|8|16] [arguments of `ollmlx bench`]
+   or: cargo xtask bench compare --llama-bench PATH …";
 
 pub fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     let Some((what, rest)) = args.split_first() else { bail!("usage: {USAGE}") };
     match what.as_str() {
         "step" => step(rest)?,
+        "compare" => compare::run(rest)?,
+        compare::SPIN => compare::spin(),
         other => bail!("there is no bench `{other}`; usage: {USAGE}"),
     }
     Ok(ExitCode::SUCCESS)
@@ -43,20 +51,12 @@ fn take(args: &mut Vec<String>, name: &str) -> anyhow::Result<Option<String>> {
 
 /// The folder of a random checkpoint, made if it is not there.
 pub fn checkpoint(shape: &str, bits: &str) -> anyhow::Result<PathBuf> {
-    let encoding = match bits {
-        "16" => Encoding::Bf16,
-        // The bits of llama.cpp's Q8_0 and Q4_0: 8.5 and 4.5 a weight.
-        "8" => Encoding::Affine { bits: 8, group_size: 32 },
-        "4" => Encoding::Affine { bits: 4, group_size: 64 },
-        other => bail!("--bits {other}: 4, 8 or 16"),
-    };
+    let encoding = encoding(bits)?;
     let folder = root().join("target/bench").join(format!("{shape}-{bits}"));
     if folder.join("done").exists() {
         return Ok(folder);
     }
-    let config = root().join("benches/shapes").join(format!("{shape}.json"));
-    let config = std::fs::read_to_string(&config)
-        .with_context(|| format!("no shape `{shape}`; usage: {USAGE}"))?;
+    let config = self::shape(shape)?;
     eprintln!("making {} (once)", folder.display());
     fixtures::random_checkpoint(&config, 1, &folder, encoding)?;
     // Any tokenizer does: prompts are counted in tokens.
@@ -65,6 +65,23 @@ pub fn checkpoint(shape: &str, bits: &str) -> anyhow::Result<PathBuf> {
     }
     std::fs::write(folder.join("done"), "")?;
     Ok(folder)
+}
+
+fn encoding(bits: &str) -> anyhow::Result<Encoding> {
+    Ok(match bits {
+        "16" => Encoding::Bf16,
+        // 9 bits a weight beside the 8.5 of llama.cpp's Q8_0.
+        "8" => Encoding::Affine { bits: 8, group_size: 32 },
+        // 4.5 bits a weight, as Q4_0.
+        "4" => Encoding::Affine { bits: 4, group_size: 64 },
+        other => bail!("--bits {other}: 4, 8 or 16"),
+    })
+}
+
+/// The text of a shape's config.json.
+fn shape(name: &str) -> anyhow::Result<String> {
+    let path = root().join("benches/shapes").join(format!("{name}.json"));
+    std::fs::read_to_string(path).with_context(|| format!("no shape `{name}`; usage: {USAGE}"))
 }
 
 fn commit() -> String {

@@ -1,0 +1,3 @@
+#!/bin/sh
+# Beside llama.cpp, in turn: benches/compare.sh --llama-bench PATH [--shape all] [--bits 4|8] [--rounds 5] …
+cd "$(dirname "$0")/.." && exec cargo xtask bench compare "$@"
