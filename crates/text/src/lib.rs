@@ -29,5 +29,5 @@ pub use files::{Files, NAMES};
 pub use renderers::Renderer;
 pub use stop::{StopStrings, Stopped};
 pub use stream::{Specials, Stream};
-pub use template::{ChatTemplate, Conversation};
+pub use template::{ChatTemplate, Conversation, ModelfileTemplate};
 pub use tokenizer::{GgufTokenizer, Tokenizer};

@@ -5,7 +5,9 @@
 //! else's program: its steps and its output are limited, and it sees nothing but the conversation and the time.
 
 mod conversation;
+mod go;
 mod json;
+mod modelfile;
 pub(crate) mod plain;
 mod python;
 mod source;
@@ -18,6 +20,7 @@ use minijinja::{Environment, ErrorKind, Value};
 use protocol::{Role, ToolCall};
 
 pub use self::conversation::Conversation;
+pub use self::modelfile::ModelfileTemplate;
 use self::python::{Clock, Raised};
 use crate::specials::named_tokens;
 use crate::tokenizer::TEXT_BYTES_MAX;
