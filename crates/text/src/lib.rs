@@ -24,7 +24,7 @@ mod template;
 mod tokenizer;
 
 pub use error::{Error, Result};
-pub use facade::{PromptKind, Text};
+pub use facade::{PromptKind, Text, check_template};
 pub use files::{Files, NAMES};
 pub use renderers::Renderer;
 pub use stop::{StopStrings, Stopped};

@@ -8,7 +8,6 @@ mod conversation;
 mod go;
 mod json;
 mod modelfile;
-pub(crate) mod plain;
 mod python;
 mod source;
 

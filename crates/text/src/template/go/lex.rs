@@ -362,7 +362,7 @@ impl<'a> Lexer<'a> {
     }
 
     fn bad_number(&mut self) -> Item {
-        let number = super::literal::quote(self.input[self.start..self.pos].as_bytes());
+        let number = super::literal::quote(&self.input.as_bytes()[self.start..self.pos]);
         self.error(format!("bad number syntax: {number}"))
     }
 

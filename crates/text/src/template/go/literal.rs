@@ -154,7 +154,7 @@ impl Number {
             let after = inside[..at].chars().next_back();
             at > 0 && matches!(c, '+' | '-') && !after.is_some_and(|c| "eEpP".contains(c))
         });
-        let at = signs.map(|(at, _)| at).last().ok_or_else(illegal)?;
+        let at = signs.map(|(at, _)| at).next_back().ok_or_else(illegal)?;
         let part = |text: &str| parse_float(text).ok_or_else(illegal);
         Ok(Number::of_complex(text, part(&inside[..at])?, part(&inside[at..])?))
     }

@@ -89,8 +89,8 @@ fn first_text(list: &List) -> Found<'_> {
             Node::Text(text) => return Found::Text(text),
             Node::If(branch) | Node::With(branch) | Node::Range(branch) => {
                 let inside = [Some(&branch.list), branch.otherwise.as_ref()];
-                let texts = inside.into_iter().flatten().map(first_text);
-                let found = texts.filter(|found| matches!(found, Found::Text(_))).next();
+                let mut texts = inside.into_iter().flatten().map(first_text);
+                let found = texts.find(|found| matches!(found, Found::Text(_)));
                 return found.unwrap_or(Found::End);
             }
             Node::Action(_) => return Found::End,

@@ -104,3 +104,93 @@ fn render(template: &ModelfileTemplate, conversation: &Json) -> Result<String> {
     let think: Think = part(conversation, "think");
     template.render(Conversation { messages: &messages, tools: &tools, think: &think })
 }
+
+/// A recorded exchange: its request's and its response's bodies.
+fn recorded(name: &str) -> (Json, Json) {
+    let golden = json(folder("goldens/ollama").join(format!("{name}.json")));
+    let body = |text: &Json| serde_json::from_str(text.as_str().unwrap_or("null")).unwrap();
+    (body(&golden["request"]["body"]), body(&golden["response"]["body"]))
+}
+
+fn said(role: &str, content: &str) -> Message {
+    Message { role: Role::parse(role), content: content.to_owned(), ..Message::default() }
+}
+
+/// The model is told by the recorded request that made it and by the one that shows it.
+#[track_caller]
+fn check_recorded(name: &str, made: Option<&str>, shown: &str) {
+    let source = recorded(shown).1["template"].as_str().unwrap().to_owned();
+    let made = made.map(|made| recorded(made).0).unwrap_or_default();
+    let (request, response) = recorded(name);
+    let text = |of: &Json, key: &str| of[key].as_str().map(str::to_owned);
+    let system = text(&request, "system").or(text(&made, "system"));
+    let mut messages: Vec<Message> = system.iter().map(|text| said("system", text)).collect();
+    for list in [&made["messages"], &request["messages"]] {
+        for message in list.as_array().into_iter().flatten() {
+            let mut ours = said(
+                message["role"].as_str().unwrap(),
+                message["content"].as_str().unwrap_or_default(),
+            );
+            for call in message["tool_calls"].as_array().into_iter().flatten() {
+                ours.tool_calls.push(serde_json::from_value(call["function"].clone()).unwrap());
+            }
+            messages.push(ours);
+        }
+    }
+    messages.extend(text(&request, "prompt").map(|prompt| said("user", &prompt)));
+    let tools: Vec<Tool> = part(&request, "tools");
+    let conversation = Conversation { messages: &messages, tools: &tools, think: &Think::Unset };
+    let got = ModelfileTemplate::parse(&source).unwrap().render(conversation).unwrap();
+    assert_eq!(response["_debug_info"]["rendered_template"], got, "{name}");
+}
+
+#[test]
+fn prompts_are_those_that_ollama_showed() {
+    check_recorded("chat-tools-debug-render", None, "show-tools");
+    check_recorded("chat-system-debug-render", Some("create-from"), "show");
+    check_recorded("generate-modelfile-messages", Some("create-from"), "show");
+    check_recorded("generate-debug-render", None, "show");
+    check_recorded("chat-no-template-debug-render", None, "show-plain");
+}
+
+#[test]
+fn templates_tell_tags() {
+    let check = |source: &str, thinking: Option<(&str, &str)>, tool: &str| {
+        let template = ModelfileTemplate::parse(source).unwrap();
+        let got = template.thinking_tags();
+        let got = got.as_ref().map(|(open, close)| (open.as_str(), close.as_str()));
+        assert_eq!((got, template.tool_tag().as_str()), (thinking, tool), "{source}");
+    };
+    check("{{ .Prompt }}", None, "{");
+    check(
+        "{{ range .Messages }}{{ if .Thinking }}<think>{{ .Thinking }}\n</think> {{ end }}{{ end }}",
+        Some(("<think>", "</think>")),
+        "{",
+    );
+    check("{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}", None, "{");
+    check("{{ range .Messages }}a{{ .Thinking }}{{ end }}", Some(("a", "")), "{");
+    check(
+        "{{ range .Messages }}{{ if .ToolCalls }} [CALLS] [{{ range .ToolCalls }}{{ end }}{{ end }}{{ end }}",
+        None,
+        "[CALLS] [",
+    );
+    check("{{ if .ToolCalls }}{{ range .ToolCalls }}<c>{\"n\"{{ end }}{{ end }}", None, "<c>");
+    check("{{ if .ToolCalls }}{{ .Content }}<c>{{ end }}", None, "{");
+    check("{{ if .ToolCalls }}\n {\"name\"{{ end }}", None, "{");
+}
+
+/// What templates of models stored long ago rely on.
+#[test]
+fn capabilities_are_in_the_names() {
+    let template = ModelfileTemplate::parse("{{ if $.Tools }}{{ .Suffix }}{{ end }}").unwrap();
+    assert!(template.uses("tools") && template.uses("suffix") && !template.uses("messages"));
+}
+
+#[test]
+fn dates_are_days() {
+    let template = ModelfileTemplate::parse("{{ currentDate }} {{ yesterdayDate \"x\" }}").unwrap();
+    let rendered = render(&template, &serde_json::json!({})).unwrap();
+    let days: Vec<jiff::civil::Date> =
+        rendered.split(' ').map(|day| day.parse().unwrap()).collect();
+    assert_eq!(days[1].tomorrow().unwrap(), days[0]);
+}
