@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use super::shapes::{self, root};
 use crate::template::go::value::{Bytes, IMAGE, Map, Shape, Slice, Struct, Type, Value};
+use crate::template::tagged;
 
 static IMAGES: Type = Type::Slice(&IMAGE);
 static TEXTS: Type = Type::Slice(&crate::template::go::value::TEXT);
@@ -48,21 +49,6 @@ pub(super) fn collate(messages: &[Message]) -> (String, Vec<Message>) {
         }
     }
     (system.join("\n\n"), collated)
-}
-
-/// Each picture's tag takes the place of an `[img]`, or stands before the text.
-fn tagged(message: &Message, images: &mut usize) -> String {
-    let mut content = message.content.clone();
-    let mut before = String::new();
-    for _ in &message.images {
-        let tag = format!("[img-{images}]");
-        *images += 1;
-        match content.contains("[img]") {
-            true => content = content.replacen("[img]", &tag, 1),
-            false => before.push_str(&tag),
-        }
-    }
-    before + &content
 }
 
 fn made(shape: &'static Shape, fields: impl Into<Rc<[Value]>>) -> Value {

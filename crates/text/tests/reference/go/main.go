@@ -2,6 +2,11 @@
 // our templates.
 //
 //	cd crates/text/tests/reference/go && go run . ../../../../../testdata/text/templates
+//
+// With templates from anywhere, beside each of FOLDER/*.tmpl:
+//
+//	go run . -only FOLDER
+//	OLLMLX_TEMPLATES=FOLDER cargo test -p text --lib -- --ignored templates_from_anywhere
 package main
 
 import (
@@ -94,7 +99,8 @@ func engine(folder string) {
 	fmt.Printf("engine: %d templates, %d of them errors, %s\n", len(lines), errors, runtime.Version())
 }
 
-func modelfiles(folder string) {
+// modelfiles runs all TEMPLATEs of a folder over all conversations.
+func modelfiles(folder, result string) {
 	conversations := map[string]template.Conversation{}
 	read("../conversations.json", &conversations)
 	conversations["infill"] = template.Conversation{Prompt: "def f(x):\n", Suffix: "\n<end>"}
@@ -103,7 +109,7 @@ func modelfiles(folder string) {
 		names = append(names, name)
 	}
 	sort.Strings(names)
-	paths, err := filepath.Glob(filepath.Join(folder, "modelfile", "*.tmpl"))
+	paths, err := filepath.Glob(filepath.Join(folder, "*.tmpl"))
 	check(err)
 	var lines []string
 	for _, path := range paths {
@@ -115,12 +121,16 @@ func modelfiles(folder string) {
 			lines = append(lines, line(g))
 		}
 	}
-	write(filepath.Join(folder, "modelfile.json"), lines)
+	write(result, lines)
 	fmt.Printf("modelfile: %d templates, %d conversations\n", len(paths), len(names))
 }
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "-only" {
+		modelfiles(os.Args[2], filepath.Join(os.Args[2], "modelfile.json"))
+		return
+	}
 	folder := os.Args[1]
 	engine(folder)
-	modelfiles(folder)
+	modelfiles(filepath.Join(folder, "modelfile"), filepath.Join(folder, "modelfile.json"))
 }
