@@ -170,6 +170,25 @@ fn runaway_templates_end() {
 }
 
 #[test]
+fn greedy_templates_end() {
+    let limit = |error: &Error| matches!(error, Error::Template { why, .. } if why.contains("over the limit"));
+    let doubled = "{% set ns = namespace(x='ab') %}{% for i in range(60) %}";
+    check_error(&format!("{doubled}{{% set ns.x = ns.x ~ ns.x %}}{{% endfor %}}"), limit);
+    check_error(
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        limit,
+    );
+    check_error(
+        &format!(
+            "{doubled}{{% set y %}}{{{{ ns.x }}}}{{{{ ns.x }}}}{{% endset %}}{{% set ns.x = y %}}{{% endfor %}}"
+        ),
+        limit,
+    );
+    check_error("{{ ('a' * 9999999) | replace('a', 'a' * 9999) }}", limit);
+    check_error("{{ ('a' * 9999999).replace('a', 'a' * 9999) }}", limit);
+}
+
+#[test]
 fn deep_expressions_compile() {
     let question = serde_json::json!({"messages": [{"role": "user", "content": "x"}]});
     for deep in ["not ".repeat(1000) + "1", "-".repeat(4000) + "1", "1+".repeat(2000) + "1"] {
