@@ -44,6 +44,8 @@ pub struct ChatTemplate {
     /// `bos_token` and the like.
     named: BTreeMap<String, String>,
     parts: Parts,
+    /// The sources as they came.
+    written: String,
 }
 
 impl ChatTemplate {
@@ -69,13 +71,13 @@ impl ChatTemplate {
     ) -> Result<ChatTemplate> {
         let mut environment = python::environment(clock);
         environment.set_fuel(Some(STEPS_MAX));
-        let knows_images = sources.values().any(|source| names_images(source));
+        let written = sources.values().map(String::as_str).collect::<Vec<_>>().join("\n");
         for (name, source) in sources {
             let source = source::prepare(&source)?;
             roomy(|| environment.add_template_owned(name, source))?;
         }
-        let parts = if knows_images { Parts::WithImages } else { Parts::Never };
-        let mut template = ChatTemplate { environment, named, parts };
+        let parts = if names_images(&written) { Parts::WithImages } else { Parts::Never };
+        let mut template = ChatTemplate { environment, named, parts, written };
         template.parts = template.probed();
         Ok(template)
     }
@@ -106,9 +108,7 @@ impl ChatTemplate {
 
     /// All that is written in the model's templates.
     pub fn source(&self) -> String {
-        let sources =
-            self.environment.templates().map(|(_, template)| template.source().to_owned());
-        sources.collect::<Vec<_>>().join("\n")
+        self.written.clone()
     }
 
     fn run(&self, conversation: &Conversation<'_>, here: Option<&str>) -> Result<String> {
