@@ -40,8 +40,11 @@ fn steps(
         tracing::warn!(threads, "the kernels run with another number of threads already");
     }
     mlx::open().map_err(|error| failure(FailureKind::Environment, &error.to_string()))?;
-    let text = Text::load(&job.model.files)?.with_renderer(job.model.renderer.clone());
-    let text = text.with_parser(job.model.parser.as_deref(), job.model.template.as_deref());
+    let template = job.model.template.as_deref();
+    let text = Text::load(&job.model.files)?
+        .with_template(template)
+        .with_parser(job.model.parser.as_deref(), template)
+        .with_renderer(job.model.renderer.clone());
     let (config, weights) = read_files(&job.model)?;
     let total = weights.bytes() as u64;
     progress(0, total);

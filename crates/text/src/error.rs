@@ -15,6 +15,9 @@ pub enum Error {
     /// The chat template does not work; `line` counts from 1 within it.
     #[error("the chat template fails in line {line}: {why}")]
     Template { line: usize, why: String },
+    /// A Modelfile's template does not work; the words are Go's, with the place.
+    #[error("{why}")]
+    Modelfile { why: String },
     /// The chat template itself turns this conversation down (`raise_exception`).
     #[error("the chat template refuses this conversation: {why}")]
     Refused { why: String },
@@ -52,6 +55,7 @@ impl Error {
             Error::Unreadable { .. }
             | Error::BadFile { .. }
             | Error::Template { .. }
+            | Error::Modelfile { .. }
             | Error::UnknownRenderer { .. } => FailureKind::BadModel,
             Error::Refused { .. }
             | Error::Conversation { .. }
@@ -69,6 +73,7 @@ impl Error {
             Error::Template { .. } => {
                 "report it with the model's name; a prompt sent with `raw` goes around the template"
             }
+            Error::Modelfile { .. } => "correct the TEMPLATE and create the model again",
             Error::UnknownRenderer { .. } => {
                 "create the model again with a RENDERER that is built in"
             }

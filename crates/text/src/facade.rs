@@ -6,18 +6,28 @@ use std::path::PathBuf;
 use protocol::{Input, Think};
 
 use crate::parsers::{Asked, Parser, Parsers};
-use crate::template::plain;
 use crate::{
-    ChatTemplate, Conversation, Error, Files, Renderer, Result, Specials, Stream, Tokenizer,
+    ChatTemplate, Conversation, Error, Files, ModelfileTemplate, Renderer, Result, Specials,
+    Stream, Tokenizer,
 };
 
-/// A model's tokenizer, and how its prompts are written: by a built-in renderer, else by its template.
+/// A model's tokenizer, and how its prompts are written: by a built-in renderer, else by its TEMPLATE, else by the
+/// template in its repository, else as plain text.
 #[derive(Debug)]
 pub struct Text {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     renderer: Option<String>,
     parsers: Parsers,
+    /// What the TEMPLATE is, or why it is none.
+    modelfile: Option<Result<Own>>,
+}
+
+/// A TEMPLATE in one of the two languages.
+#[derive(Debug)]
+enum Own {
+    Go(ModelfileTemplate),
+    Jinja(ChatTemplate),
 }
 
 /// Where a prompt comes from decides which special tokens are put around it.
@@ -41,12 +51,28 @@ impl Text {
         let (tokenizer, template) = (Tokenizer::load(files)?, ChatTemplate::load(files)?);
         let source = template.as_ref().map(ChatTemplate::source);
         let parsers = Parsers::of_templates(source.as_deref());
-        Ok(Text { tokenizer, template, renderer: None, parsers })
+        Ok(Text { tokenizer, template, renderer: None, parsers, modelfile: None })
     }
 
     /// With the model's PARSER and TEMPLATE, as far as they tell how replies are to be read.
     pub fn with_parser(self, parser: Option<&str>, template: Option<&str>) -> Text {
         Text { parsers: self.parsers.with_modelfile(parser, template), ..self }
+    }
+
+    /// With the model's TEMPLATE, which may be broken: then no conversation can be rendered. The plain one says
+    /// nothing that the repository's template does not say better.
+    pub fn with_template(self, source: Option<&str>) -> Text {
+        let source = source.filter(|source| !is_plain(source) || self.template.is_none());
+        let modelfile = source.map(|source| self.own(source));
+        Text { modelfile, ..self }
+    }
+
+    fn own(&self, source: &str) -> Result<Own> {
+        if is_jinja(source) {
+            let named = self.tokenizer.named_tokens().clone();
+            return ChatTemplate::from_source(source, named).map(Own::Jinja);
+        }
+        go(source).map(Own::Go)
     }
 
     /// With the model's RENDERER, which may be unknown: then no conversation can be rendered.
@@ -58,52 +84,55 @@ impl Text {
     pub fn render(&self, input: &Input, think: &Think) -> Result<String> {
         match input {
             Input::Raw { prompt } => Ok(prompt.clone()),
-            Input::Infill { .. } => Err(Error::Unsupported {
-                what: "this model cannot fill in the middle of a text".to_owned(),
-            }),
+            Input::Infill { prompt, suffix } => self.infill(prompt, suffix, think),
             Input::Chat { messages, tools, template } => {
                 let tools = &self.parsers.tools(tools);
                 let conversation = Conversation { messages, tools, think };
-                self.render_chat(conversation, template.as_deref())
+                match template {
+                    Some(source) => self.own(source)?.render(conversation),
+                    None => self.render_own(conversation),
+                }
             }
         }
     }
 
-    fn render_chat(&self, conversation: Conversation<'_>, own: Option<&str>) -> Result<String> {
-        match own.map(Own::of) {
-            Some(Own::Prompt) => Ok(plain::join(conversation.messages)),
-            Some(Own::Jinja(source)) => {
-                let named = self.tokenizer.named_tokens().clone();
-                ChatTemplate::from_source(source, named)?.render(conversation)
+    fn infill(&self, prompt: &str, suffix: &str, think: &Think) -> Result<String> {
+        match &self.modelfile {
+            Some(Ok(Own::Go(template))) if template.uses("suffix") => {
+                template.infill(prompt, suffix, think)
             }
-            Some(Own::Go) => Err(Error::Unsupported {
-                what: "templates in the syntax of Modelfiles are not understood yet".to_owned(),
+            Some(Err(error)) => Err(error.clone()),
+            _ => Err(Error::Unsupported {
+                what: "this model cannot fill in the middle of a text".to_owned(),
             }),
-            None => self.render_own(conversation),
         }
     }
 
     fn render_own(&self, conversation: Conversation<'_>) -> Result<String> {
-        match (&self.renderer, &self.template) {
-            (Some(name), _) => match Renderer::named(name) {
+        match (&self.renderer, &self.modelfile, &self.template) {
+            (Some(name), ..) => match Renderer::named(name) {
                 Some(renderer) => renderer.render(conversation),
                 None => Err(Error::UnknownRenderer { name: name.clone() }),
             },
-            (None, Some(template)) => template.render(conversation),
-            (None, None) => Ok(plain::join(conversation.messages)),
+            (None, Some(Ok(own)), _) => own.render(conversation),
+            (None, Some(Err(error)), _) => Err(error.clone()),
+            (None, None, Some(template)) => template.render(conversation),
+            (None, None, None) => go(PLAIN)?.render(conversation),
         }
     }
 
     /// How the prompt rendered from `input` is to be encoded.
     pub fn prompt_kind(&self, input: &Input) -> PromptKind {
-        let by_template = match input {
-            Input::Chat { template: Some(own), .. } => matches!(Own::of(own), Own::Jinja(_)),
-            Input::Chat { template: None, .. } => {
-                self.renderer.is_none() && self.template.is_some()
-            }
+        let by_jinja = match input {
+            Input::Chat { template: Some(own), .. } => is_jinja(own),
+            Input::Chat { template: None, .. } if self.renderer.is_some() => false,
+            Input::Chat { template: None, .. } => match &self.modelfile {
+                Some(own) => matches!(own, Ok(Own::Jinja(_))),
+                None => self.template.is_some(),
+            },
             Input::Raw { .. } | Input::Infill { .. } => false,
         };
-        if by_template { PromptKind::Chat } else { PromptKind::Plain }
+        if by_jinja { PromptKind::Chat } else { PromptKind::Plain }
     }
 
     pub fn encode_prompt(&self, prompt: &str, kind: PromptKind) -> Result<Vec<u32>> {
@@ -164,25 +193,39 @@ impl Text {
     }
 }
 
-/// A template that came with a request.
-enum Own<'a> {
-    /// `{{ .Prompt }}`, Ollama's template of models that have none.
-    Prompt,
-    Jinja(&'a str),
-    /// A Modelfile's.
-    Go,
-}
-
-impl Own<'_> {
-    fn of(source: &str) -> Own<'_> {
-        let words: String = source.split_whitespace().collect();
-        match words.as_str() {
-            "{{.Prompt}}" => Own::Prompt,
-            // What every Jinja template has and no Go template can.
-            _ if source.contains("{%") => Own::Jinja(source),
-            _ => Own::Go,
+impl Own {
+    fn render(&self, conversation: Conversation<'_>) -> Result<String> {
+        match self {
+            Own::Go(template) => template.render(conversation),
+            Own::Jinja(template) => template.render(conversation),
         }
     }
+}
+
+/// Whether a TEMPLATE, in whichever language, can be used at all; if not, why.
+pub fn check_template(source: &str) -> std::result::Result<(), String> {
+    if is_jinja(source) {
+        let checked = ChatTemplate::from_source(source, BTreeMap::new());
+        return checked.map(|_| ()).map_err(|error| error.to_string());
+    }
+    ModelfileTemplate::parse(source).map(|_| ())
+}
+
+/// The template of models that have none.
+const PLAIN: &str = "{{ .Prompt }}";
+
+fn is_plain(source: &str) -> bool {
+    let bare = |text: &str| text.split_whitespace().collect::<String>();
+    bare(source) == bare(PLAIN)
+}
+
+/// By what every Jinja template has and no Go template can.
+fn is_jinja(source: &str) -> bool {
+    source.contains("{%")
+}
+
+fn go(source: &str) -> Result<ModelfileTemplate> {
+    ModelfileTemplate::parse(source).map_err(|why| Error::Modelfile { why })
 }
 
 #[cfg(test)]
@@ -249,10 +292,33 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_yet_says_so() {
+    fn a_template_of_the_modelfile_comes_before_the_repositorys() {
+        let with = |template: &str| text(Some("c{# #}")).with_template(Some(template));
+        check(&with("{{ .Prompt }}c"), &chat(None), "abc", &[3, 0, 1, 2]);
+        check(&with("{% if true %}b{% endif %}"), &chat(None), "b", &[1]);
+        check(&with(" {{.Prompt}}"), &chat(None), "c", &[2]);
+        check(&with("{{ .Prompt }}c"), &chat(Some("b{{ .Prompt }}")), "bab", &[3, 1, 0, 1]);
+        let both = with("{{ .Prompt }}c").with_renderer(Some("glm-4.7".to_owned()));
+        assert!(both.render(&chat(None), &Think::Off).unwrap().starts_with("[gMASK]"));
+        for (broken, words) in [
+            (with("{{ .Prompt"), "template: :1: unclosed action"),
+            (
+                with("{{ .Prompt.x }}"),
+                "template: :1:10: executing \"\" at <.Prompt.x>: can't evaluate field x in type interface {}",
+            ),
+        ] {
+            let error = broken.render(&chat(None), &Think::Unset).unwrap_err();
+            assert_eq!(error.to_string(), words);
+        }
+    }
+
+    #[test]
+    fn gaps_are_filled_by_templates_that_name_the_suffix() {
         let infill = Input::Infill { prompt: "a".to_owned(), suffix: "b".to_owned() };
-        for input in [infill, chat(Some("{{ if .System }}{{ .System }}{{ end }}{{ .Prompt }}"))] {
-            let error = text(None).render(&input, &Think::Unset).unwrap_err();
+        let with = |template: &str| text(Some("c")).with_template(Some(template));
+        check(&with("{{ .Suffix }}c{{ .Prompt }}"), &infill, "bca", &[3, 1, 2, 0]);
+        for none in [text(Some("c")), with("{{ .Prompt }}")] {
+            let error = none.render(&infill, &Think::Unset).unwrap_err();
             assert!(matches!(error, Error::Unsupported { .. }), "{error}");
         }
     }

@@ -24,10 +24,10 @@ mod template;
 mod tokenizer;
 
 pub use error::{Error, Result};
-pub use facade::{PromptKind, Text};
+pub use facade::{PromptKind, Text, check_template};
 pub use files::{Files, NAMES};
 pub use renderers::Renderer;
 pub use stop::{StopStrings, Stopped};
 pub use stream::{Specials, Stream};
-pub use template::{ChatTemplate, Conversation};
+pub use template::{ChatTemplate, Conversation, ModelfileTemplate};
 pub use tokenizer::{GgufTokenizer, Tokenizer};

@@ -5,8 +5,9 @@
 //! else's program: its steps and its output are limited, and it sees nothing but the conversation and the time.
 
 mod conversation;
+mod go;
 mod json;
-pub(crate) mod plain;
+mod modelfile;
 mod python;
 mod source;
 
@@ -15,9 +16,11 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use minijinja::{Environment, ErrorKind, Value};
-use protocol::{Role, ToolCall};
+use protocol::{Message, Role, Think, ToolCall};
 
 pub use self::conversation::Conversation;
+use self::conversation::Parts;
+pub use self::modelfile::ModelfileTemplate;
 use self::python::{Clock, Raised};
 use crate::specials::named_tokens;
 use crate::tokenizer::TEXT_BYTES_MAX;
@@ -29,6 +32,9 @@ const STEPS_MAX: u64 = 10_000_000;
 /// Stands for "go on here" at the end of a last message. The blank tells whether the template trims its messages.
 const HERE: &str = "<|ollmlx:goes-on-here|> ";
 
+/// A word that no template says by itself.
+const PROBE: &str = "ollmlx-probe";
+
 const DEFAULT: &str = "default";
 const WITH_TOOLS: &str = "tool_use";
 
@@ -37,6 +43,9 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     /// `bos_token` and the like.
     named: BTreeMap<String, String>,
+    parts: Parts,
+    /// The sources as they came.
+    written: String,
 }
 
 impl ChatTemplate {
@@ -62,11 +71,29 @@ impl ChatTemplate {
     ) -> Result<ChatTemplate> {
         let mut environment = python::environment(clock);
         environment.set_fuel(Some(STEPS_MAX));
+        let written = sources.values().map(String::as_str).collect::<Vec<_>>().join("\n");
         for (name, source) in sources {
             let source = source::prepare(&source)?;
             roomy(|| environment.add_template_owned(name, source))?;
         }
-        Ok(ChatTemplate { environment, named })
+        let parts = if names_images(&written) { Parts::WithImages } else { Parts::Never };
+        let mut template = ChatTemplate { environment, named, parts, written };
+        template.parts = template.probed();
+        Ok(template)
+    }
+
+    /// Whether the template shows a content that is one text; if not, whether it shows one in parts.
+    fn probed(&self) -> Parts {
+        let message = Message { content: PROBE.to_owned(), ..Message::default() };
+        let conversation = Conversation { messages: &[message], tools: &[], think: &Think::Unset };
+        let shows = |parts: Parts| {
+            let text = self.run_with(&conversation, None, parts);
+            text.is_ok_and(|text| text.contains(PROBE))
+        };
+        match shows(self.parts) || !shows(Parts::Always) {
+            true => self.parts,
+            false => Parts::Always,
+        }
     }
 
     /// The prompt. If the last message is the assistant's, the prompt ends where that message is to go on.
@@ -81,15 +108,22 @@ impl ChatTemplate {
 
     /// All that is written in the model's templates.
     pub fn source(&self) -> String {
-        let sources =
-            self.environment.templates().map(|(_, template)| template.source().to_owned());
-        sources.collect::<Vec<_>>().join("\n")
+        self.written.clone()
     }
 
     fn run(&self, conversation: &Conversation<'_>, here: Option<&str>) -> Result<String> {
+        self.run_with(conversation, here, self.parts)
+    }
+
+    fn run_with(
+        &self,
+        conversation: &Conversation<'_>,
+        here: Option<&str>,
+        parts: Parts,
+    ) -> Result<String> {
         let name = self.choose(!conversation.tools.is_empty());
         let template = self.environment.get_template(name).map_err(error)?;
-        let variables = conversation.variables(&self.named, here);
+        let variables = conversation.variables(&self.named, here, parts);
         let mut out = Output::default();
         let done = fenced(|| template.render_captured_to(variables, &mut out).map(|_| ()));
         if let Some(size) = out.refused {
@@ -148,6 +182,13 @@ fn collect(
         _ => return Err(Error::bad_file(file, "`chat_template` is neither a text nor a list")),
     }
     Ok(())
+}
+
+/// Whether a template asks for the type of a content's part.
+fn names_images(source: &str) -> bool {
+    ["'image'", "\"image\"", "'image_url'", "\"image_url\""]
+        .iter()
+        .any(|word| source.contains(word))
 }
 
 fn goes_on(conversation: &Conversation<'_>) -> bool {
@@ -225,6 +266,24 @@ fn error(error: minijinja::Error) -> Error {
         (kind, None) => kind.to_string(),
     };
     Error::Template { line: error.line().unwrap_or(1), why }
+}
+
+/// Where a picture stands in a text, if its writer says so.
+const IMAGE_MARK: &str = "[img]";
+
+/// Each picture's tag takes the place of an `[img]`, or stands before the text.
+fn tagged(message: &Message, images: &mut usize) -> String {
+    let mut content = message.content.clone();
+    let mut before = String::new();
+    for _ in &message.images {
+        let tag = format!("[img-{images}]");
+        *images += 1;
+        match content.contains(IMAGE_MARK) {
+            true => content = content.replacen(IMAGE_MARK, &tag, 1),
+            false => before.push_str(&tag),
+        }
+    }
+    before + &content
 }
 
 /// Our JSON as a template's value, in its own order.

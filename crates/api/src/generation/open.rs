@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use protocol::{Event, Failure, FailureKind, ModelFiles, Request, Usage};
 use scheduler::{EventStream, Lease, Want};
-use store::modelfile::PLAIN_TEMPLATE;
 use store::{Capability, ConfigFacts, Model};
 
 use super::{Ask, Facts, Reference, ReferenceError, Refusal, Verb, renderer};
@@ -128,9 +127,6 @@ fn warn_of_ignored(model: &Model) {
         tracing::warn!(
             "the PARSER `{parser}` of `{name}` is not known: its template tells how replies are read"
         );
-    }
-    if model.template.as_deref().is_some_and(|text| text.trim() != PLAIN_TEMPLATE) {
-        tracing::warn!("the TEMPLATE of `{name}` is ignored: its own chat template is used");
     }
 }
 

@@ -38,6 +38,10 @@ pub(crate) enum Refusal {
         given: String,
     },
     Images,
+    /// The request's own template is none.
+    Template {
+        why: String,
+    },
     Store(store::Error),
     Failure(Failure),
     /// A message of a dialect's own, for a request that is wrong.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{Capability, Config, Name, Recipe, Store};
+use store::{Capability, Config, Recipe};
 
 use crate::harness::{Answer, PLAIN_TEMPLATE, Scene, goldens, make_model, params, tiny};
 use crate::normal;
@@ -27,8 +27,6 @@ const NO_ROUTE_YET: &[&str] = &[
     "/v1/messages/count_tokens",
 ];
 
-const TEMPLATE: &str = "templates are refused for safetensors models, one of which stands in; the model is made by hand";
-
 /// Recorded answers that ours differ from, each with the reason. One that is equal may not stand here.
 const DIFFERENT: &[(&str, &str)] = &[
     (
@@ -42,13 +40,6 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("create-quantize-q8_0", "makes a model of a GGUF file; the stand-in is made instead"),
     ("create-quantize-bad-type", "quantises a GGUF file"),
     ("create-unknown-from", "asks a registry; models cannot be pulled yet"),
-    ("create-from-tools-template", TEMPLATE),
-    ("create-from-insert-template", TEMPLATE),
-    ("create-from-tooljson-template", TEMPLATE),
-    ("create-from-think-template", TEMPLATE),
-    ("create-bad-template", "Go templates are not parsed here"),
-    ("create-bad-template-nostream", "Go templates are not parsed here"),
-    ("generate-bad-template", "Go templates are not parsed here"),
     ("generate-context", "the deprecated `context` is refused"),
     ("generate-num_predict-0", "both generate without end; Ollama drops the last chunk"),
     ("generate-format-empty", "the recorded model had nothing to say"),
@@ -177,7 +168,6 @@ fn make_stand_in(scene: &Scene, transcript: &Transcript) {
     let store = &scene.store;
     let quantised = Config { file_type: "Q8_0".into(), ..Config::default() };
     match transcript.name.as_str() {
-        name if DIFFERENT.contains(&(name, TEMPLATE)) => make_with_template(store, transcript),
         "create-from-files" => make_model(store, "tiny", &[Capability::Completion], tiny()),
         "create-nostream" => make_model(store, "tinyplain", &[Capability::Completion], plain()),
         "create-embed" => make_model(store, "tinyembed", &[Capability::Embedding], plain()),
@@ -189,14 +179,6 @@ fn make_stand_in(scene: &Scene, transcript: &Transcript) {
         ),
         _ => {}
     }
-}
-
-fn make_with_template(store: &Store, transcript: &Transcript) {
-    let body: Value = serde_json::from_slice(&transcript.request.body()).unwrap();
-    let name = |key: &str| Name::parse(body[key].as_str().unwrap()).unwrap();
-    let base = Recipe::from_model(&store.model(&name("from")).unwrap());
-    let template = body["template"].as_str().map(str::to_owned);
-    store.create(&name("model"), Recipe { template, ..base }, &mut |_| {}).unwrap();
 }
 
 impl Transcript {

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::http::{ask, post, receive};
-use crate::support::{Home, PATIENCE, Server, create_in, fixture, until};
+use crate::support::{Home, PATIENCE, Server, create_in, fixture};
 
 /// A safetensors file in its parts.
 struct Weights {
@@ -236,36 +236,42 @@ fn a_stored_file_that_was_cut_off_later() {
 }
 
 #[test]
-fn templates_that_nobody_follows() {
+fn templates_are_followed_or_refused() {
     let mut home = Home::real();
     let server = Server::start(&mut home);
     let folder = fixture(&home, "qwen3");
-    let hint = "hint: leave it out: the chat template in the model's own folder is used, and can be changed there\n";
-    let error =
-        "a TEMPLATE in the syntax of Modelfiles is not supported yet for safetensors models\n";
     let create = |from: &str, template: &str| {
         let file = home.write("Modelfile", &format!("FROM {from}\nTEMPLATE {template}\n"));
         home.run(&["create", "m", "-f", file.to_str().unwrap()])
     };
-    let own = "{{ .System }} {{ .Prompt }}";
-    let done = create(folder.to_str().unwrap(), own);
+    let error = "template error: template: :1: unclosed action\n";
+    let done = create(folder.to_str().unwrap(), "{{ .Nope");
     assert_eq!(done.code, Some(1), "{done}");
-    assert!(done.plain_stderr().ends_with(&format!("Error: {error}{hint}")), "{done}");
+    assert!(done.plain_stderr().ends_with(&format!("Error: {error}")), "{done}");
     assert_eq!(home.stored_files(), 0, "refused before anything is copied");
-    let done = create("pocket", own);
+    let done = create("pocket", "{{ .Nope");
     assert_eq!(done.code, Some(1), "{done}");
-    assert!(done.plain_stderr().ends_with(&format!("{error}{hint}")), "{done}");
+    assert!(done.plain_stderr().ends_with(&format!("400 Bad Request: {error}")), "{done}");
+
+    let prompt = |mut body: Value| {
+        body["model"] = "m".into();
+        body["stream"] = false.into();
+        body["_debug_render_only"] = true.into();
+        let answer = post(&server, "/api/generate", &body).json();
+        answer["_debug_info"]["rendered_template"].as_str().map(str::to_owned)
+    };
+    let own = "{{ .System }}-{{ .Prompt }}{{ if .Suffix }}<{{ .Suffix }}>{{ end }}";
+    assert_eq!(create("pocket", own).code, Some(0));
+    let body = json!({"prompt": "hi", "system": "S"});
+    assert_eq!(prompt(body).as_deref(), Some("S-hi"));
+    assert_eq!(prompt(json!({"prompt": "hi", "suffix": "x"})).as_deref(), Some("-hi<x>"));
+    let body = json!({"prompt": "hi", "template": "Q: {{ .Prompt }} A:"});
+    assert_eq!(prompt(body).as_deref(), Some("Q: hi A:"));
+    assert_eq!(home.run(&["run", "m", "hi"]).code, Some(0));
+    // The plain one says nothing that the repository's own does not say better.
     assert_eq!(create("pocket", "{{ .Prompt }}").code, Some(0));
-    assert_eq!(home.run(&["run", "m", "hi"]).code, Some(0));
-    assert!(!server.log().contains(" is ignored"), "{}", server.log());
-    // As Ollama stores one.
-    let store = store::Store::open(home.path(".ollama/models"), None).unwrap();
-    let name = store::Name::parse("m").unwrap();
-    let base = store::Recipe::from_model(&store.model(&name).unwrap());
-    let recipe = store::Recipe { template: Some(own.to_owned()), ..base };
-    store.create(&name, recipe, &mut |_| {}).unwrap();
-    assert_eq!(home.run(&["run", "m", "hi"]).code, Some(0));
-    until("it is logged", || server.log().contains("the TEMPLATE of `m:latest` is ignored: "));
+    let prompt = prompt(json!({"prompt": "hi"})).unwrap();
+    assert!(prompt.contains("<|im_start|>user\nhi"), "{prompt}");
 }
 
 fn run_pocket(home: &Home) -> String {

@@ -34,15 +34,6 @@ pub enum Command {
     Message { role: String, content: String },
 }
 
-/// The template of a model that has none.
-pub const PLAIN_TEMPLATE: &str = "{{ .Prompt }}";
-
-/// Why a TEMPLATE other than the plain one is refused for safetensors models, and what to do.
-pub const TEMPLATE_UNSUPPORTED: &str =
-    "a TEMPLATE in the syntax of Modelfiles is not supported yet for safetensors models";
-pub const TEMPLATE_HINT: &str =
-    "leave it out: the chat template in the model's own folder is used, and can be changed there";
-
 /// Parameters that Ollama once had and now warns about (`warning: parameter x is deprecated`).
 pub const DEPRECATED_PARAMETERS: &[&str] = &[
     "penalize_newline",

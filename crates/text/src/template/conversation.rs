@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use minijinja::Value;
 use protocol::{Message, Think, Tool, ToolCall};
 
-use super::value_of;
+use super::{IMAGE_MARK, tagged, value_of};
 
 /// What a template may look at.
 #[derive(Clone, Copy, Debug)]
@@ -15,13 +15,33 @@ pub struct Conversation<'a> {
     pub think: &'a Think,
 }
 
+/// When a message's content is a list of its parts (texts and pictures) instead of one text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parts {
+    /// The template knows no pictures: their tags stand in the text.
+    Never,
+    WithImages,
+    /// The template does not show contents that are one text.
+    Always,
+}
+
 impl Conversation<'_> {
     /// `here` is put behind the last message's content, where the model is to go on.
-    pub(super) fn variables(&self, named: &BTreeMap<String, String>, here: Option<&str>) -> Value {
+    pub(super) fn variables(
+        &self,
+        named: &BTreeMap<String, String>,
+        here: Option<&str>,
+        parts: Parts,
+    ) -> Value {
         let last = self.messages.len().saturating_sub(1);
-        let messages = self.messages.iter().enumerate();
-        let messages = messages.map(|(index, message)| {
-            message_value(message, here.filter(|_| index == last).unwrap_or_default())
+        let mut images = 0;
+        let messages = self.messages.iter().enumerate().map(|(index, message)| {
+            let here = here.filter(|_| index == last).unwrap_or_default();
+            let content = match (parts, message.images.is_empty()) {
+                (Parts::Always, _) | (Parts::WithImages, false) => in_parts(message, here),
+                _ => Value::from(tagged(message, &mut images) + here),
+            };
+            message_value(message, content)
         });
         let mut variables = vec![
             ("messages", messages.collect::<Value>()),
@@ -50,10 +70,28 @@ fn thinking(think: &Think) -> Vec<(&'static str, Value)> {
     }
 }
 
-fn message_value(message: &Message, here: &str) -> Value {
+/// Pictures stand where the text has an `[img]`; those without one come first.
+fn in_parts(message: &Message, here: &str) -> Value {
     let content = format!("{}{here}", message.content);
-    let mut fields =
-        vec![("role", Value::from(message.role.as_str())), ("content", Value::from(content))];
+    let image = || Value::from_pairs([("type", Value::from("image"))]);
+    let text = |text: &str| {
+        Value::from_pairs([("type", Value::from("text")), ("text", Value::from(text))])
+    };
+    let marked = content.matches(IMAGE_MARK).count().min(message.images.len());
+    let mut parts: Vec<Value> = (marked..message.images.len()).map(|_| image()).collect();
+    for (index, piece) in content.splitn(marked + 1, IMAGE_MARK).enumerate() {
+        if index > 0 {
+            parts.push(image());
+        }
+        if !piece.is_empty() || marked == 0 {
+            parts.push(text(piece));
+        }
+    }
+    parts.into_iter().collect()
+}
+
+fn message_value(message: &Message, content: Value) -> Value {
+    let mut fields = vec![("role", Value::from(message.role.as_str())), ("content", content)];
     if let Some(thinking) = &message.thinking {
         fields.push(("thinking", Value::from(thinking.as_str())));
         fields.push(("reasoning_content", Value::from(thinking.as_str())));

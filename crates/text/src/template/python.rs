@@ -5,8 +5,13 @@ use std::fmt;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, filters};
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, State, Value, escape_formatter, filters,
+};
 use minijinja_contrib::pycompat::unknown_method_callback;
+
+use super::source::HELD;
+use crate::tokenizer::TEXT_BYTES_MAX;
 
 /// Where `strftime_now` gets the time from.
 pub(super) type Clock = fn() -> jiff::Zoned;
@@ -47,7 +52,20 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
     environment.add_filter("trim", trim);
     environment.add_filter("length", length);
     environment.add_filter("count", length);
+    environment.add_filter("items", items);
+    environment.add_filter("string", |value: &Value| text(value));
     environment.add_test("sequence", is_sequence);
+    environment.add_test("iterable", is_iterable);
+    environment.add_filter(HELD, held);
+    environment
+        .add_filter("replace", |text: &str, old: &str, new: &str| replace(text, old, new, None));
+    environment.set_formatter(|out, state, value| {
+        count_held(state, value)?;
+        match has_floats(value, 0) {
+            true => out.write_str(&text(value)).map_err(Error::from),
+            false => escape_formatter(out, state, value),
+        }
+    });
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", move |format: &str| strftime(format, &clock()));
     environment
@@ -69,6 +87,104 @@ fn is_sequence(value: &Value) -> bool {
         value.kind(),
         ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Undefined
     )
+}
+
+/// What is not there has no elements, but can be gone through.
+fn is_iterable(value: &Value) -> bool {
+    is_sequence(value) || value.kind() == ValueKind::Iterable
+}
+
+/// What is not there has no fields.
+fn items(value: &Value) -> Result<Value, Error> {
+    if value.is_undefined() { Ok(Value::from(Vec::<Value>::new())) } else { filters::items(value) }
+}
+
+/// Nesting of values that hold floats. Price: stack.
+const DEPTH_MAX: usize = 100;
+
+/// Whether Python writes the value in other words than our engine does.
+fn has_floats(value: &Value, depth: usize) -> bool {
+    match value.kind() {
+        ValueKind::Number => !value.is_integer(),
+        ValueKind::Seq => {
+            let mut items = value.try_iter().into_iter().flatten();
+            depth < DEPTH_MAX && items.any(|item| has_floats(&item, depth + 1))
+        }
+        ValueKind::Map => {
+            let mut keys = value.try_iter().into_iter().flatten();
+            let field = |key: &Value| value.get_item(key).unwrap_or_default();
+            depth < DEPTH_MAX && keys.any(|key| has_floats(&field(&key), depth + 1))
+        }
+        _ => false,
+    }
+}
+
+/// What variables are set to and what is written, in all and in bytes: whole conversations many times over. Price:
+/// memory.
+const HELD_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of a list's item, beside its text.
+const ITEM_BYTES: usize = 32;
+
+/// The filter that each variable's value goes through.
+fn held(state: &mut State<'_, '_>, value: Value) -> Result<Value, Error> {
+    count_held(state, &value)?;
+    Ok(value)
+}
+
+fn count_held(state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    let items = || value.len().unwrap_or(0).saturating_mul(ITEM_BYTES);
+    let bytes = value.as_str().map_or_else(items, str::len);
+    let Held(sum) = state.get_or_insert_extension(Held(0));
+    *sum = sum.saturating_add(bytes);
+    if *sum > HELD_BYTES_MAX {
+        let why = format!("{sum} bytes of values are over the limit of {HELD_BYTES_MAX}");
+        return Err(Error::new(ErrorKind::InvalidOperation, why));
+    }
+    Ok(())
+}
+
+/// Counted during one rendering.
+struct Held(usize);
+
+/// `str.replace`; the result may not be larger than any text.
+fn replace(text: &str, old: &str, new: &str, most: Option<usize>) -> Result<Value, Error> {
+    let found = text.matches(old).count().min(most.unwrap_or(usize::MAX));
+    let size = found.saturating_mul(new.len()).saturating_add(text.len());
+    if size > TEXT_BYTES_MAX {
+        let why = format!("a text of {size} bytes is over the limit of {TEXT_BYTES_MAX}");
+        return Err(Error::new(ErrorKind::InvalidOperation, why));
+    }
+    Ok(Value::from(text.replacen(old, new, found)))
+}
+
+/// `str(value)`
+fn text(value: &Value) -> String {
+    if has_floats(value, 0) { repr(value) } else { value.to_string() }
+}
+
+fn repr(value: &Value) -> String {
+    if !has_floats(value, 0) {
+        return format!("{value:?}");
+    }
+    let items = || value.try_iter().into_iter().flatten();
+    match value.kind() {
+        ValueKind::Map => {
+            let field = |key: Value| {
+                format!("{key:?}: {}", repr(&value.get_item(&key).unwrap_or_default()))
+            };
+            format!("{{{}}}", items().map(field).collect::<Vec<_>>().join(", "))
+        }
+        ValueKind::Seq => {
+            let shown: Vec<String> = items().map(|item| repr(&item)).collect();
+            match (value.downcast_object_ref::<Tuple>(), &shown[..]) {
+                (Some(_), [one]) => format!("({one},)"),
+                (Some(_), _) => format!("({})", shown.join(", ")),
+                (None, _) => format!("[{}]", shown.join(", ")),
+            }
+        }
+        _ => f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float),
+    }
 }
 
 /// What is not there has no elements.
@@ -120,6 +236,10 @@ fn string_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>
         "split" => split(text, args, false)?,
         "rsplit" => split(text, args, true)?,
         "splitlines" => splitlines(text, args)?,
+        "replace" => {
+            let (old, new, most): (&str, &str, Option<i64>) = from_args(args)?;
+            replace(text, old, new, most.and_then(|most| usize::try_from(most).ok()))?
+        }
         "partition" => partition(text, args, false)?,
         "rpartition" => partition(text, args, true)?,
         "removeprefix" => {

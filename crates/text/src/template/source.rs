@@ -2,7 +2,8 @@
 //! nested that compiling it would need more stack than there is.
 //!
 //! `{% generation %}` marks what the assistant wrote, for training. For rendering it is a block like any other, with
-//! its own scope: a `with`. Lines stay where they are.
+//! its own scope: a `with`. What a variable is set to goes through the filter [`HELD`], which bounds what variables
+//! hold in all. Lines stay where they are.
 
 use crate::{Error, Result};
 
@@ -75,7 +76,25 @@ fn tag_length(text: &str) -> (usize, usize) {
     (text.len(), bare)
 }
 
+/// The filter for what variables are set to.
+pub(super) const HELD: &str = "ollmlx_held";
+
+/// `set x = y` becomes `set x = (y)|held`.
+fn bounded(tag: &str) -> Option<String> {
+    let inside = tag.strip_prefix("{%")?.strip_suffix("%}")?;
+    let start = inside.trim_start_matches(is_filler);
+    let names = start.strip_prefix("set")?.strip_prefix(char::is_whitespace)?;
+    let sign = names.find('=').filter(|&at| !names[..at].contains(['\'', '"', '|', '(']))?;
+    let value = &names[sign + 1..];
+    let kept = value.trim_end_matches(is_filler);
+    let (before, after) = (&tag[..tag.len() - value.len() - 2], &value[kept.len()..]);
+    (!kept.trim().is_empty()).then(|| format!("{before}({kept})|{HELD}{after}%}}"))
+}
+
 fn push_tag(out: &mut String, tag: &str) {
+    if let Some(bounded) = bounded(tag) {
+        return out.push_str(&bounded);
+    }
     let inside = tag.strip_prefix("{%").and_then(|inside| inside.strip_suffix("%}"));
     let word = inside.map(|inside| inside.trim_matches(is_filler)).unwrap_or_default();
     match BLOCKS.iter().find(|(name, _)| *name == word) {
@@ -103,7 +122,6 @@ mod tests {
         check("a{%- generation -%}b{% endgeneration%}c", "a{%- with -%}b{% endwith%}c");
         check("{%\n generation\n%}", "{%\n with\n%}");
         for same in [
-            "{% set generation = 1 %}{{ generation }}",
             "{% generation_x %} generation {%",
             "{{ '{% generation %}' }}{# {% generation %} #}",
             "{{ {'a': {}}}}{{ \"}}\\\"\" }}é",
@@ -115,6 +133,17 @@ mod tests {
             check(same, same);
         }
         check("a\r\nb\rc", "a\nb\nc");
+    }
+
+    #[test]
+    fn what_variables_hold_is_counted() {
+        check("{% set a = 1 %}", "{% set a =( 1)|ollmlx_held %}");
+        check("{%- set ns.a = 'x' ~ '=' -%}", "{%- set ns.a =( 'x' ~ '=')|ollmlx_held -%}");
+        check("{%set a,b=c if d else e%}", "{%set a,b=(c if d else e)|ollmlx_held%}");
+        check("{% set a =\n [1,\n 2]\n%}", "{% set a =(\n [1,\n 2])|ollmlx_held\n%}");
+        for same in ["{% set a %}", "{% set a | upper %}", "{% set a = %}", "{% setting = 1 %}"] {
+            check(same, same);
+        }
     }
 
     #[test]

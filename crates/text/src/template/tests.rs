@@ -92,6 +92,26 @@ fn conversations_render_as_transformers_renders_them() {
     assert!(count > 200, "only {count} goldens");
 }
 
+/// `OLLMLX_TEMPLATES=FOLDER cargo test -p text --lib -- --ignored templates_from_anywhere`, after `jinja.py FOLDER`.
+#[test]
+#[ignore = "needs templates and what transformers makes of them: tests/reference/jinja.py"]
+fn templates_from_anywhere_render_as_in_transformers() {
+    let folder = PathBuf::from(std::env::var_os("OLLMLX_TEMPLATES").expect("OLLMLX_TEMPLATES"));
+    let conversations = json(reference("conversations.json"));
+    let goldens = json(folder.join("jinja.json"));
+    let mut wrong = Vec::new();
+    for (case, golden) in goldens.as_object().unwrap() {
+        let (name, conversation) = case.split_once(": ").unwrap();
+        let source = std::fs::read_to_string(folder.join(name)).unwrap();
+        let got = render(&source, &conversations[conversation]);
+        if !agrees(&got, golden) {
+            wrong.push(format!("{case}: {}", difference(&got, golden)));
+        }
+    }
+    let count = goldens.as_object().unwrap().len();
+    assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
 /// The condition of a loop is asked before the first round, not before each.
 #[test]
 fn loop_conditions_do_not_see_the_loop() {
@@ -147,6 +167,25 @@ fn runaway_templates_end() {
     check_error(&format!("{{% if a %}}{}", "{% elif a %}".repeat(20_000)), template);
     check_error(&format!("{{{{ {}1{} }}}}", "(".repeat(2000), ")".repeat(2000)), template);
     check_error(&format!("{{{{ {} }}}}", "[".repeat(4000)), template);
+}
+
+#[test]
+fn greedy_templates_end() {
+    let limit = |error: &Error| matches!(error, Error::Template { why, .. } if why.contains("over the limit"));
+    let doubled = "{% set ns = namespace(x='ab') %}{% for i in range(60) %}";
+    check_error(&format!("{doubled}{{% set ns.x = ns.x ~ ns.x %}}{{% endfor %}}"), limit);
+    check_error(
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        limit,
+    );
+    check_error(
+        &format!(
+            "{doubled}{{% set y %}}{{{{ ns.x }}}}{{{{ ns.x }}}}{{% endset %}}{{% set ns.x = y %}}{{% endfor %}}"
+        ),
+        limit,
+    );
+    check_error("{{ ('a' * 9999999) | replace('a', 'a' * 9999) }}", limit);
+    check_error("{{ ('a' * 9999999).replace('a', 'a' * 9999) }}", limit);
 }
 
 #[test]

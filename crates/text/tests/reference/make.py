@@ -32,6 +32,9 @@ class Clock(datetime.datetime):
         return cls(2026, 3, 7, 15, 4, 5)
 
 
+chat.datetime = Clock
+
+
 def templates():
     """Source by name; published ones by the first fixture that has them."""
     found = {}
@@ -49,10 +52,58 @@ def role(word):
     return word["other"] if isinstance(word, dict) else word
 
 
-def message(ours):
+def tagged(ours, count):
+    """The content with the tags of pictures, of which `count` came before."""
+    content, before = ours["content"], ""
+    for number, _ in enumerate(ours.get("images", []), count):
+        if "[img]" in content:
+            content = content.replace("[img]", f"[img-{number}]", 1)
+        else:
+            before += f"[img-{number}]"
+    return before + content
+
+
+def in_parts(ours):
+    count = len(ours.get("images", []))
+    pieces = ours["content"].split("[img]", count)
+    marked = len(pieces) - 1
+    parts = [{"type": "image"}] * (count - marked)
+    for index, piece in enumerate(pieces):
+        parts += [{"type": "image"}] if index else []
+        parts += [{"type": "text", "text": piece}] if piece or not marked else []
+    return parts
+
+
+def wants_parts(source):
+    """For templates that know pictures, and for those that do not show a content that is one text."""
+    def shows(content):
+        try:
+            one = {"role": "user", "content": content}
+            text, _ = chat.render_jinja_template([[one]], chat_template=source, add_generation_prompt=True, **NAMED)
+            return "ollmlx-probe" in text[0]
+        except Exception:
+            return False
+
+    always = not shows("ollmlx-probe") and shows([{"type": "text", "text": "ollmlx-probe"}])
+    return always, any(word in source for word in ("'image'", '"image"', "'image_url'", '"image_url"'))
+
+
+def messages(all_ours, source):
     """Our words as the ones of Hugging Face."""
-    theirs = {"role": role(ours["role"]), "content": ours["content"]}
+    always, images = wants_parts(source)
+    count, theirs = 0, []
+    for ours in all_ours:
+        own = len(ours.get("images", []))
+        parts = always or (images and own)
+        theirs.append(message(ours, in_parts(ours) if parts else tagged(ours, count)))
+        count += 0 if parts else own
+    return theirs
+
+
+def message(ours, content):
+    theirs = {"role": role(ours["role"]), "content": content}
     if "thinking" in ours:
+        theirs["thinking"] = ours["thinking"]
         theirs["reasoning_content"] = ours["thinking"]
     if "tool_calls" in ours:
         theirs["tool_calls"] = [call(one) for one in ours["tool_calls"]]
@@ -77,11 +128,11 @@ def thinking(think):
 
 
 def render(source, conversation):
-    messages = [message(one) for one in conversation["messages"]]
-    goes_on = bool(messages) and messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
+    theirs = messages(conversation["messages"], source)
+    goes_on = bool(theirs) and theirs[-1]["role"] == "assistant" and "tool_calls" not in theirs[-1]
     try:
         texts, _ = chat.render_jinja_template(
-            [messages],
+            [theirs],
             tools=conversation.get("tools"),
             chat_template=source,
             continue_final_message=goes_on,
@@ -100,7 +151,6 @@ def write(name, versions, cases):
 
 
 def main():
-    chat.datetime = Clock
     conversations = json.loads((HERE / "conversations.json").read_text())
     rendered = {
         f"{template}: {name}": render(source, conversation)
@@ -120,4 +170,5 @@ def main():
     write("tokens.json", f"tokenizers {tokenizers_version}", tokens)
 
 
-main()
+if __name__ == "__main__":
+    main()

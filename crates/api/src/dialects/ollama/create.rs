@@ -125,6 +125,7 @@ struct Work {
 impl Work {
     async fn run(&self, name: Name, body: CreateBody) -> Result<(), Rejection> {
         body.check_supported()?;
+        recipe::check_template(&body.template)?;
         // A model made from another names no files of its own.
         let files = body.files.iter().filter(|_| body.from.is_empty());
         let uploads = files.flat_map(|files| digests(&files.0)).collect();

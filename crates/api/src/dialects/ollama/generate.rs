@@ -115,6 +115,9 @@ fn input(body: GenerateBody) -> Result<Input, Refusal> {
         ..Message::default()
     };
     let template = Some(body.template).filter(|text| !text.is_empty());
+    if let Some(source) = &template {
+        text::check_template(source).map_err(|why| Refusal::Template { why })?;
+    }
     Ok(Input::Chat { messages: vec![message], tools: Vec::new(), template })
 }
 

@@ -1,8 +1,7 @@
 //! What a new model is made of: the base, and what the client changes.
 
-use protocol::{Converted, Failure, FailureKind};
+use protocol::Converted;
 use serde_json::{Map, Value};
-use store::modelfile::{PLAIN_TEMPLATE, TEMPLATE_HINT, TEMPLATE_UNSUPPORTED};
 use store::{Config, Digest, Layer, Recipe, StoredMessage};
 
 use super::create::CreateBody;
@@ -29,7 +28,6 @@ pub(super) fn of_conversion(converted: Converted) -> Result<Recipe, Rejection> {
 
 /// The base with what the client changes.
 pub(super) fn recipe(base: Recipe, body: CreateBody) -> Result<Recipe, Rejection> {
-    check_template(&base.config, &body.template)?;
     let filled = |text: String| Some(text).filter(|text| !text.is_empty());
     let mut config = base.config;
     for (field, given) in [
@@ -53,13 +51,10 @@ pub(super) fn recipe(base: Recipe, body: CreateBody) -> Result<Recipe, Rejection
     })
 }
 
-/// One that would be ignored is refused instead.
-fn check_template(base: &Config, template: &str) -> Result<(), Rejection> {
-    let template = template.trim();
-    if !base.is_safetensors() || template.is_empty() || template == PLAIN_TEMPLATE {
-        return Ok(());
-    }
-    Err(Failure::new(FailureKind::Unsupported, TEMPLATE_UNSUPPORTED).hint(TEMPLATE_HINT).into())
+/// A broken one is told now, not when somebody chats.
+pub(super) fn check_template(template: &str) -> Result<(), Rejection> {
+    text::check_template(template)
+        .map_err(|why| Rejection::bad(format!("template error: {why}")).bare())
 }
 
 fn stored(message: MessageField) -> StoredMessage {
@@ -177,17 +172,19 @@ mod tests {
     }
 
     #[test]
-    fn templates_that_nobody_follows() {
-        let check = |format: &str, template: &str, fits: bool| {
-            let config = Config { model_format: format.to_owned(), ..Config::default() };
-            assert_eq!(check_template(&config, template).is_ok(), fits, "{format} {template}");
+    fn broken_templates_are_told() {
+        let check = |template: &str, expected: Option<&str>| {
+            let got = check_template(template).map_err(|rejection| rejection.message);
+            assert_eq!(got.err().as_deref(), expected, "{template}");
         };
-        check("safetensors", "", true);
-        check("safetensors", "{{ .Prompt }}", true);
-        check("safetensors", "{{ .Prompt }}\n", true);
-        check("safetensors", "{{ .System }} {{ .Prompt }}", false);
-        check("safetensors", "{{ messages[0].content }}", false);
-        check("gguf", "{{ .System }} {{ .Prompt }}", true);
+        check("", None);
+        check("{{ .System }} {{ .Prompt }}", None);
+        check("{% for m in messages %}{{ m.content }}{% endfor %}", None);
+        check("{{ .Nope", Some("template error: template: :1: unclosed action"));
+        check(
+            "a\n{{ nope 1 }}",
+            Some("template error: template: :2: function \"nope\" not defined"),
+        );
     }
 
     #[test]

@@ -119,6 +119,7 @@ impl From<Refusal> for Rejection {
                 quote(&given)
             )),
             Refusal::Images => Rejection::bad(NO_IMAGES),
+            Refusal::Template { why } => Rejection::internal(why),
             Refusal::Store(error) => error.into(),
             Refusal::Failure(failure) => failure.into(),
             Refusal::Said(message) => Rejection::bad(message),

@@ -4,9 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use protocol::{OptionError, Options};
 use serde_json::{Map, Value, json};
-use store::modelfile::{
-    Command, DEPRECATED_PARAMETERS, Modelfile, PLAIN_TEMPLATE, TEMPLATE_HINT, TEMPLATE_UNSUPPORTED,
-};
+use store::modelfile::{Command, DEPRECATED_PARAMETERS, Modelfile};
 
 use super::sources::Sources;
 use crate::client::host::variable;
@@ -82,12 +80,10 @@ impl Recipe {
 
     /// What the server would refuse when the files are there, which may take a while.
     pub fn check_template(&self) -> Result<(), Told> {
-        let template = self.words.get("template").and_then(Value::as_str).map(str::trim);
-        let refused = template.is_some_and(|text| !text.is_empty() && text != PLAIN_TEMPLATE);
-        let checkpoint = self.files.named().iter().any(|(name, _)| name.ends_with(".safetensors"));
-        match refused && checkpoint {
-            true => Err(told(TEMPLATE_UNSUPPORTED).hint(TEMPLATE_HINT)),
-            false => Ok(()),
+        let template = self.words.get("template").and_then(Value::as_str);
+        match template.filter(|_| !self.files.named().is_empty()).map(text::check_template) {
+            Some(Err(why)) => Err(told(&format!("template error: {why}"))),
+            _ => Ok(()),
         }
     }
 
