@@ -68,7 +68,7 @@ struct Both {
 
 fn both(bits: i32, group_size: i32) -> Both {
     mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
-    let file = mlx::SafeTensors::open(pocket().join("model.safetensors")).unwrap();
+    let file = mlx::safetensors::SafeTensors::open(pocket().join("model.safetensors")).unwrap();
     let (mut stored, mut dense) = (Vec::new(), Vec::new());
     for (name, _) in file.tensors() {
         let tensor = file.array(name).unwrap().cast(Dtype::Bf16);

@@ -27,7 +27,7 @@ pub struct Text {
 #[derive(Debug)]
 enum Own {
     Go(ModelfileTemplate),
-    Jinja(ChatTemplate),
+    Jinja(Box<ChatTemplate>),
 }
 
 /// Where a prompt comes from decides which special tokens are put around it.
@@ -70,7 +70,8 @@ impl Text {
     fn own(&self, source: &str) -> Result<Own> {
         if is_jinja(source) {
             let named = self.tokenizer.named_tokens().clone();
-            return ChatTemplate::from_source(source, named).map(Own::Jinja);
+            return ChatTemplate::from_source(source, named)
+                .map(|template| Own::Jinja(Box::new(template)));
         }
         go(source).map(Own::Go)
     }

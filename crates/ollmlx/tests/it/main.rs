@@ -22,8 +22,5 @@ mod running;
 mod skills;
 mod support;
 mod terminal;
-<<<<<<< HEAD
 mod thinking;
-=======
 mod threads;
->>>>>>> 94c31e3 (bench compare: ollmlx beside llama-bench in turn, with a writer of random GGUF; num_thread reaches the kernels; doctor names instruction set and threads; perplexity of the fast kernels tested)

@@ -82,7 +82,7 @@ impl Recipe {
     pub fn check_template(&self) -> Result<(), Told> {
         let template = self.words.get("template").and_then(Value::as_str);
         match template.filter(|_| !self.files.named().is_empty()).map(text::check_template) {
-            Some(Err(why)) => Err(told(&format!("template error: {why}"))),
+            Some(Err(why)) => Err(told(format!("template error: {why}"))),
             _ => Ok(()),
         }
     }
