@@ -146,17 +146,17 @@ fn tokens() -> Vec<Vec<u8>> {
         }
         tokens.len()
     };
-    (0..=255).for_each(|byte| {
+    for byte in 0..=255 {
         add(vec![byte]);
-    });
+    }
     for length in 2..=90 {
         add(vec![b' '; length]);
         add([&b"\n"[..], &vec![b' '; length - 2]].concat());
         add(vec![b'\t'; length / 4 + 1]);
     }
-    (0..1000).for_each(|number: u32| {
+    for number in 0..1000 {
         add(number.to_string().into_bytes());
-    });
+    }
     while add(token(&mut dice).into_bytes()) < TOKENS {}
     tokens
 }

@@ -173,6 +173,7 @@ fn check_first(matcher: &mut Matcher) -> Result<()> {
 /// The library's words without its state.
 pub(super) fn reason(error: &str) -> String {
     let words = error.split("<non-verbose/>").next().unwrap_or(error);
+    let words = words.split("failed to compile JSON schema: ").last().unwrap_or(words);
     let first = words.lines().find(|line| !line.trim().is_empty()).unwrap_or("it cannot be used");
     first.trim().chars().take(300).collect()
 }

@@ -1,5 +1,7 @@
 //! Bounds of numbers: one dialect for all drafts, and bounds where a schema has none.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Number, Value, json};
 
 use super::read::{Fields, short};
@@ -7,6 +9,28 @@ use crate::{Error, Result};
 
 /// Whole numbers have at most this value: 18 digits. (It is a 64-bit float, and a 64-bit integer.)
 const WHOLE_MAX: f64 = 1e18;
+
+/// Digits of `multipleOf` as a whole number. Price: a state of the lexer for each remainder.
+const MULTIPLE_MAX: u64 = 10_000;
+
+/// All of them in one schema multiplied: where several hold at once, they hold as their least common multiple.
+const MULTIPLES_PRODUCT_MAX: u64 = 100_000_000;
+
+/// The multiples that a schema asks for stay within what the grammar compiler can count.
+pub(super) fn check_multiples(multiples: &BTreeSet<String>) -> Result<()> {
+    let numbers = multiples.iter().filter_map(|text| text.parse().ok().map(digits));
+    let product = numbers.fold(1u64, u64::saturating_mul);
+    match product > MULTIPLES_PRODUCT_MAX {
+        true => Err(Error::format("`multipleOf` stands there with too many large numbers")),
+        false => Ok(()),
+    }
+}
+
+/// 0.25 has the digits 25, and so has 25.
+fn digits(value: f64) -> u64 {
+    let text: String = value.to_string().chars().filter(char::is_ascii_digit).collect();
+    text.parse().unwrap_or(u64::MAX)
+}
 
 pub(super) fn keyword(
     name: &str,
@@ -26,6 +50,11 @@ pub(super) fn keyword(
     if name == "multipleOf" {
         if given <= 0.0 {
             return Err(Error::format(format!("`multipleOf` is above 0, not {given}")));
+        }
+        if digits(given) > MULTIPLE_MAX {
+            let why =
+                format!("`multipleOf` of {given}: more than {MULTIPLE_MAX}, decimals counted");
+            return Err(Error::format(why));
         }
         out.insert(name.to_owned(), value.clone());
         return Ok(());

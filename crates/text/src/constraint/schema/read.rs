@@ -1,6 +1,6 @@
 //! The walk through a schema: references are resolved, drafts made one, and each keyword handed to its rule.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Map, Value, json};
 
@@ -28,6 +28,7 @@ pub(crate) fn read(given: &Value) -> Result<Value> {
     let mut reader = Reader::new(given);
     let root = reader.schema(given, 0)?;
     let definitions = reader.definitions()?;
+    numbers::check_multiples(&reader.multiples)?;
     let (root, definitions) = finite::prune(root, definitions);
     match root {
         Value::Bool(false) => Err(Error::format("no value fits the schema")),
@@ -58,11 +59,20 @@ pub(super) struct Reader<'a> {
     names: HashMap<String, String>,
     waiting: Vec<(String, &'a Value)>,
     count: usize,
+    /// Values of `multipleOf`.
+    multiples: BTreeSet<String>,
 }
 
 impl<'a> Reader<'a> {
     fn new(root: &'a Value) -> Reader<'a> {
-        Reader { root, draft: draft(root), names: HashMap::new(), waiting: Vec::new(), count: 0 }
+        Reader {
+            root,
+            draft: draft(root),
+            names: HashMap::new(),
+            waiting: Vec::new(),
+            count: 0,
+            multiples: BTreeSet::new(),
+        }
     }
 
     fn definitions(&mut self) -> Result<Fields> {
@@ -133,6 +143,8 @@ impl<'a> Reader<'a> {
             "required" => keep(keywords::names(name, value)?),
             "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" | "multipleOf" => {
                 numbers::keyword(name, value, siblings, out.fields)?;
+                let is_multiple = name == "multipleOf";
+                self.multiples.extend(is_multiple.then(|| value.to_string()));
             }
             "pattern" => keep(pattern::ecma(keywords::text(name, value)?)?.into()),
             "format" => out.all.extend(formats::schema(keywords::text(name, value)?)?),
