@@ -95,6 +95,8 @@ struct Vocabulary {
     matched: Trie,
     user_defined: Trie,
     longest_piece_bytes: usize,
+    /// No piece goes on behind a blank that follows something else.
+    has_words: bool,
     lowest_score: f32,
 }
 
@@ -245,6 +247,11 @@ impl TrimPrefixBlanks for [u8] {
 impl Vocabulary {
     fn new(pieces: &[Piece], algorithm: Algorithm) -> Result<Vocabulary, String> {
         let normal = || pieces.iter().filter(|piece| piece.kind == Kind::Normal);
+        // User-defined ones are cut out before.
+        let normal_or_unused = || {
+            let joined = |piece: &&Piece| matches!(piece.kind, Kind::Normal | Kind::Unused);
+            pieces.iter().filter(joined)
+        };
         let mut vocabulary = Vocabulary {
             // Zero has one sign only: it takes part in an order.
             scores: pieces.iter().map(|piece| piece.score + 0.0).collect(),
@@ -254,6 +261,7 @@ impl Vocabulary {
             matched: Trie::default(),
             user_defined: Trie::default(),
             longest_piece_bytes: pieces.iter().map(|piece| piece.text.len()).max().unwrap_or(0),
+            has_words: !normal_or_unused().any(|piece| spans_words(&piece.text)),
             lowest_score: normal().map(|piece| piece.score).fold(f32::MAX, f32::min),
         };
         for (id, piece) in pieces.iter().enumerate() {
@@ -297,6 +305,10 @@ impl Vocabulary {
     fn score(&self, id: u32) -> f32 {
         self.scores[id as usize]
     }
+}
+
+fn spans_words(piece: &str) -> bool {
+    piece.trim_start_matches('\u{2581}').contains('\u{2581}')
 }
 
 fn byte_ids(pieces: &[Piece]) -> Result<Vec<u32>, String> {
