@@ -39,9 +39,16 @@ fn together(server: &Server, requests: &[Value]) -> Vec<Value> {
         .map(|stream| {
             let answer = receive(stream);
             assert_eq!(answer.status, 200, "{answer:?}");
-            answer.json()["message"].clone()
+            without_ids(answer.json()["message"].clone())
         })
         .collect()
+}
+
+/// Calls get new ones with every answer.
+fn without_ids(mut message: Value) -> Value {
+    let calls = message.get_mut("tool_calls").and_then(Value::as_array_mut);
+    calls.into_iter().flatten().for_each(|call| drop(call["id"].take()));
+    message
 }
 
 /// The right answers of a sample: of the skills that have a mark, and of all, with their counts.
