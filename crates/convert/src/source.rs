@@ -83,7 +83,9 @@ impl Source {
                 TEMPLATE => self.chat_template = Some(String::from_utf8_lossy(&text).into_owned()),
                 "config.json" => self.config = json(file, &text)?,
                 "tokenizer_config.json" => from_tokenizer = chat_template_of(&json(file, &text)?),
-                _ => check_json(file, &text)?,
+                name if name.ends_with(".json") => check_json(file, &text)?,
+                // A vocabulary in a form of its own, which `text` reads when the model is loaded.
+                _ => {}
             }
         }
         self.chat_template = self.chat_template.take().or(from_tokenizer);
@@ -203,7 +205,7 @@ fn role(name: &str) -> Option<Role> {
     match file {
         _ if file.ends_with(".index.json") => None,
         _ if file.ends_with(".json") => Some(Role::Text),
-        TEMPLATE if part.is_empty() => Some(Role::Text),
+        _ if part.is_empty() && text::reads(file) => Some(Role::Text),
         _ if !file.ends_with(".safetensors") || file.starts_with("adapter") => None,
         _ if file.starts_with("consolidated") => Some(Role::Consolidated),
         _ => Some(Role::Weights),

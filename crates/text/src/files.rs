@@ -139,6 +139,11 @@ fn template_name(file: &str) -> Option<&str> {
     file.strip_prefix(MORE_TEMPLATES)?.strip_suffix(".jinja")
 }
 
+/// Whether a model's file of this name in its repository is one that is read here.
+pub fn reads(name: &str) -> bool {
+    is_known(name, false)
+}
+
 fn is_known(name: &str, has_tokenizer: bool) -> bool {
     let vocabulary = OTHER_VOCABULARIES.contains(&name) || is_ranks(name);
     let known = NAMES.contains(&name) || is_ranks(name) || template_name(name).is_some();

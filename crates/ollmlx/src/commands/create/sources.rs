@@ -108,11 +108,11 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Told> {
                 folder.display()
             ))
         })?;
-    files.extend(pick(&here, &|name| name.ends_with(".json") || name == "chat_template.jinja"));
+    files.extend(pick(&here, &|name| name.ends_with(".json") || text::reads(name)));
     files.extend(pick(&below, &|name| name.ends_with(".json")));
-    let is_tokenizer = |name: &str| name == "tokenizer.model";
-    let tokenizer = pick(&here, &is_tokenizer);
-    files.extend(if tokenizer.is_empty() { pick(&below, &is_tokenizer) } else { tokenizer });
+    if !files.iter().any(|file| file.ends_with("tokenizer.model")) {
+        files.extend(pick(&below, &|name| name == "tokenizer.model"));
+    }
     for file in &files {
         check_inside(folder, file)?;
     }
