@@ -109,13 +109,14 @@ fn samples_of(wish: &Wish, program: &Path, setting: &Setting) -> anyhow::Result<
     for round in 1..=wish.rounds {
         let sample = pair.measure(setting)?;
         eprintln!(
-            "{} {round}/{}: prefill {:.1} : {:.1}, decode {:.1} : {:.1}",
+            "{} {round}/{}: prefill {:.1} : {:.1}, decode {:.1} : {:.1}, foreign cores {:.2}",
             setting.shape,
             wish.rounds,
             sample.ours.prefill,
             sample.theirs.prefill,
             sample.ours.decode,
-            sample.theirs.decode
+            sample.theirs.decode,
+            sample.foreign_cores
         );
         if let Some(file) = &wish.append {
             append(file, &sample)?;

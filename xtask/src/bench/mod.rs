@@ -3,6 +3,7 @@
 //! llama.cpp's `llama-bench`.
 
 mod compare;
+mod foreign;
 mod report;
 mod sample;
 

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 
 use super::sample::{Rates, Sample, Setting};
 
+/// Pairs that others disturbed are left out and counted.
 pub fn report(samples: &[Sample]) -> String {
     let mut groups: BTreeMap<&Setting, Vec<&Sample>> = BTreeMap::new();
-    for sample in samples {
+    let quiet: Vec<Sample> = samples.iter().filter(|sample| sample.is_quiet()).cloned().collect();
+    for sample in &quiet {
         groups.entry(&sample.setting).or_default().push(sample);
     }
     let mut out = String::from(
@@ -17,7 +19,11 @@ pub fn report(samples: &[Sample]) -> String {
     for (setting, samples) in &groups {
         out += &rows(setting, samples);
     }
-    out + &origin(samples)
+    out += &origin(&quiet);
+    match samples.len() - quiet.len() {
+        0 => out,
+        count => out + &format!("pairs left out, as other processes computed meanwhile: {count}\n"),
+    }
 }
 
 /// One row for reading a prompt, one for decoding.
@@ -113,6 +119,7 @@ mod tests {
             setting,
             ours: rates(ours),
             theirs: rates(theirs),
+            foreign_cores: 0.02,
             memory_one: 10e9,
             memory_all: 20e9,
             bytes_per_token: 200_000_000,
@@ -137,8 +144,10 @@ mod tests {
     #[test]
     fn settings_are_apart_and_even_counts_have_a_middle() {
         let mut busy = sample(10.0, 5.0);
-        busy.setting.busy = 1;
-        let text = report(&[sample(40.0, 20.0), sample(60.0, 20.0), busy]);
+        (busy.setting.busy, busy.foreign_cores) = (1, 1.05);
+        let disturbed = Sample { foreign_cores: 0.5, ..sample(1.0, 1.0) };
+        let text = report(&[sample(40.0, 20.0), disturbed, sample(60.0, 20.0), busy]);
+        assert!(text.ends_with("meanwhile: 1\n"), "{text}");
         assert!(text.contains("| 2 | 50.0 (40.0–60.0)"), "{text}");
         assert!(text.contains("threads, 1 foreign busy | 1 | 10.0 (10.0–10.0)"), "{text}");
     }

@@ -7,6 +7,8 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::foreign::Watch;
+
 /// What is measured.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Setting {
@@ -35,6 +37,8 @@ pub struct Sample {
     /// Bytes a second that memory gave in the same minute to one thread, and to as many as computed.
     pub memory_one: f64,
     pub memory_all: f64,
+    /// Cores that other processes kept busy meanwhile, at the worse of both; 0 where that is not known.
+    pub foreign_cores: f64,
     /// Bytes of our weights that a decoded token reads.
     pub bytes_per_token: usize,
     pub instructions: String,
@@ -42,6 +46,16 @@ pub struct Sample {
     /// llama.cpp's build.
     pub their_commit: String,
     pub processor: String,
+}
+
+/// More than a machine's own housekeeping takes: a pair beside which others computed as much does not count.
+const FOREIGN_CORES_MAX: f64 = 0.15;
+
+impl Sample {
+    /// Nobody computed beside it who was not asked to.
+    pub fn is_quiet(&self) -> bool {
+        self.foreign_cores <= self.setting.busy as f64 + FOREIGN_CORES_MAX
+    }
 }
 
 /// Both programs and both models.
@@ -56,8 +70,12 @@ pub struct Pair<'a> {
 
 impl Pair<'_> {
     pub fn measure(&self, setting: &Setting) -> anyhow::Result<Sample> {
+        let watch = Watch::start();
         let ours = self.ask_ours(setting)?;
+        let beside_ours = watch.cores();
+        let watch = Watch::start();
         let theirs = self.ask_theirs(setting)?;
+        let beside_theirs = watch.cores();
         let number = |path: &str| {
             let number = ours.pointer(path).and_then(Value::as_f64);
             number.with_context(|| format!("`ollmlx bench --json` tells no {path}"))
@@ -71,6 +89,7 @@ impl Pair<'_> {
             theirs: their_rates(&theirs)?,
             memory_one: number("/memory_bytes_per_second/one_thread")?,
             memory_all: number("/memory_bytes_per_second/all_threads")?,
+            foreign_cores: beside_ours.unwrap_or(0.0).max(beside_theirs.unwrap_or(0.0)),
             bytes_per_token: self.bytes_per_token,
             instructions: text(&ours["instructions"]),
             commit: self.commit.to_owned(),
