@@ -1,5 +1,4 @@
-//! What the fast kernels cost in accuracy: the perplexity of the embedded model on held-out text, quantised as checkpoints
-//! are, against the same weights dequantised and computed in f32 throughout. Needs MLX (`cargo xtask mlx`).
+//! What the fast kernels cost in accuracy: the perplexity of the embedded model, quantised as checkpoints are, on text of its kind, against the same weights dequantised and computed in f32 throughout. Needs MLX (`cargo xtask mlx`).
 
 #![allow(clippy::unwrap_used)] // Helpers of tests fail as tests do.
 
@@ -7,24 +6,52 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use mlx::{Array, Dtype, Mode, Quantized};
-use models::{Batch, Memory, Model, Weights};
+use models::{Batch, Memory, Model, Slot, Weights};
 use serde_json::{Value, json};
 
 /// Of a perplexity: what the rounding of activations (to 8 bits for products, to bf16 between them) may cost.
 const TOLERANCE: f64 = 0.001;
 
-/// Tokens that are read at once; the first of them is not predicted.
-const WINDOW: usize = 256;
+/// Tokens that are predicted in one text.
+const WRITTEN: usize = 192;
 
-/// The fewest that are enough for differences of single tokens to even out.
-const WINDOWS: usize = 24;
+/// The fewest texts that are enough for differences of single tokens to even out.
+const TEXTS: usize = 32;
+
+/// A question, and what the exact model drew as its continuation.
+struct Text {
+    tokens: Vec<u32>,
+    prompt: usize,
+}
 
 fn pocket() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pocket")
 }
 
-/// Questions that the model was not trained on, as one text for each kind, in tokens.
-fn windows(count: usize) -> Vec<Vec<u32>> {
+/// Texts of the kind that `model` was trained to write: its own, drawn from all that it holds possible. Questions that it
+/// was not trained on begin them.
+fn texts(model: &dyn Model, count: usize) -> Vec<Text> {
+    let mut memory = model.memory();
+    let mut dice = Dice(1);
+    let mut texts: Vec<Text> =
+        prompts(count).into_iter().map(|tokens| Text { prompt: tokens.len(), tokens }).collect();
+    let slots: Vec<_> = texts.iter().map(|_| memory.open()).collect();
+    for (text, slot) in texts.iter_mut().zip(&slots) {
+        let rows = logits(model, &mut memory, &[(*slot, text.tokens.len())], &text.tokens);
+        text.tokens.push(dice.draw(rows.last().unwrap()));
+    }
+    for _ in 1..WRITTEN {
+        let parts: Vec<_> = slots.iter().map(|slot| (*slot, 1)).collect();
+        let last: Vec<u32> = texts.iter().map(|text| *text.tokens.last().unwrap()).collect();
+        for (text, row) in texts.iter_mut().zip(logits(model, &mut memory, &parts, &last)) {
+            text.tokens.push(dice.draw(&row));
+        }
+    }
+    texts
+}
+
+/// Questions of all kinds, in the marks of the model's template.
+fn prompts(count: usize) -> Vec<Vec<u32>> {
     let files = ["tokenizer.json", "tokenizer_config.json", "config.json"];
     let files: BTreeMap<String, PathBuf> =
         files.map(|name| (name.to_owned(), pocket().join(name))).into();
@@ -32,30 +59,60 @@ fn windows(count: usize) -> Vec<Vec<u32>> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(pocket().join("heldout"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "jsonl"))
         .collect();
     paths.sort();
-    let texts: Vec<Vec<u32>> = paths
-        .iter()
-        .map(|path| text.tokenizer().encode(&questions(path), false).unwrap())
+    let files: Vec<String> =
+        paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    // One question of each kind, then the second of each.
+    let at = |turn: usize| files.iter().filter_map(move |file| file.lines().nth(turn));
+    let questions = (0..count).flat_map(at).map(question).filter(|text| text.len() < 400);
+    let prompts: Vec<Vec<u32>> = questions
+        .take(count)
+        .map(|q| format!("<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n"))
+        .map(|prompt| text.tokenizer().encode(&prompt, false).unwrap())
         .collect();
-    // One window of each kind, then the second of each.
-    let at = |turn: usize| texts.iter().filter_map(move |t| t.chunks_exact(WINDOW).nth(turn));
-    let windows: Vec<Vec<u32>> = (0..count).flat_map(at).take(count).map(<[u32]>::to_vec).collect();
-    assert_eq!(windows.len(), count, "too little held-out text");
-    windows
+    assert_eq!(prompts.len(), count, "too few held-out questions");
+    prompts
 }
 
-fn questions(path: &Path) -> String {
-    let lines = std::fs::read_to_string(path).unwrap();
-    let contents = lines.lines().map(|line| {
-        let line: Value = serde_json::from_str(line).unwrap();
-        line["messages"].as_array().unwrap().iter().map(content).collect::<String>()
-    });
-    contents.collect()
+fn question(line: &str) -> String {
+    let line: Value = serde_json::from_str(line).unwrap();
+    let last = line["messages"].as_array().unwrap().last().unwrap().clone();
+    last["content"].as_str().unwrap_or_default().to_owned()
 }
 
-fn content(message: &Value) -> String {
-    format!("{}\n", message["content"].as_str().unwrap_or_default())
+/// A pseudo-random sequence, the same on every run.
+struct Dice(u64);
+
+impl Dice {
+    /// A token by its probability.
+    fn draw(&mut self, logits: &[f32]) -> u32 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let mut left = (self.0 >> 11) as f64 / (1u64 << 53) as f64;
+        let whole = log_sum_exp(logits);
+        for (token, logit) in logits.iter().enumerate() {
+            left -= (f64::from(*logit) - whole).exp();
+            if left < 0.0 {
+                return token as u32;
+            }
+        }
+        0
+    }
+}
+
+/// A row for each of `tokens`.
+fn logits(
+    model: &dyn Model,
+    memory: &mut Memory,
+    parts: &[(Slot, usize)],
+    tokens: &[u32],
+) -> Vec<Vec<f32>> {
+    let tokens = Array::from_slice(tokens, &[tokens.len() as i32]);
+    let batch = Batch::new(tokens, parts, memory);
+    let logits = model.logits(&model.forward(&batch, memory)).cast(Dtype::F32);
+    let wide = logits.dim(-1) as usize;
+    logits.to_vec::<f32>().unwrap().chunks(wide).map(<[f32]>::to_vec).collect()
 }
 
 /// The model as a published checkpoint has it, and its weights dequantised.
@@ -112,23 +169,19 @@ fn dequantised(w: &Array, scales: &Array, biases: &Array, bits: i32, group_size:
     mlx::dequantize(&parts, Some(Dtype::F32))
 }
 
-fn perplexity(model: &dyn Model, windows: &[Vec<u32>]) -> f64 {
+fn perplexity(model: &dyn Model, texts: &[Text]) -> f64 {
     let mut memory = model.memory();
-    let sum: f64 = windows.iter().map(|window| surprise(model, &mut memory, window)).sum();
-    (sum / (windows.len() * (WINDOW - 1)) as f64).exp()
+    let sum: f64 = texts.iter().map(|text| surprise(model, &mut memory, text)).sum();
+    (sum / (texts.len() * WRITTEN) as f64).exp()
 }
 
-/// Negative log-probabilities of a window's tokens, summed.
-fn surprise(model: &dyn Model, memory: &mut Memory, window: &[u32]) -> f64 {
+/// Negative log-probabilities of what was written, summed.
+fn surprise(model: &dyn Model, memory: &mut Memory, text: &Text) -> f64 {
     let slot = memory.open();
-    let tokens = Array::from_slice(window, &[window.len() as i32]);
-    let batch = Batch::new(tokens, &[(slot, window.len())], memory);
-    let logits = model.logits(&model.forward(&batch, memory)).cast(Dtype::F32);
-    let wide = logits.dim(-1) as usize;
-    let values = logits.to_vec::<f32>().unwrap();
+    let rows = logits(model, memory, &[(slot, text.tokens.len())], &text.tokens);
     memory.close(slot);
-    let rows = values.chunks(wide).zip(&window[1..]);
-    rows.map(|(row, next)| log_sum_exp(row) - f64::from(row[*next as usize])).sum()
+    let written = rows[text.prompt - 1..].iter().zip(&text.tokens[text.prompt..]);
+    written.map(|(row, next)| log_sum_exp(row) - f64::from(row[*next as usize])).sum()
 }
 
 fn log_sum_exp(row: &[f32]) -> f64 {
@@ -138,9 +191,10 @@ fn log_sum_exp(row: &[f32]) -> f64 {
 }
 
 fn check(bits: i32, group_size: i32) {
-    let (both, windows) = (both(bits, group_size), windows(WINDOWS));
-    let exact = perplexity(&*both.exact, &windows);
-    let fast = perplexity(&*both.quantised, &windows);
+    let both = both(bits, group_size);
+    let texts = texts(&*both.exact, TEXTS);
+    let exact = perplexity(&*both.exact, &texts);
+    let fast = perplexity(&*both.quantised, &texts);
     let change = fast / exact - 1.0;
     eprintln!("{bits} bits: perplexity {exact:.4}, with the fast kernels {:+.4} %", 100.0 * change);
     assert!(exact > 1.0 && exact < 4096.0, "a model that has learnt something: {exact}");
@@ -161,18 +215,18 @@ fn eight_bits() {
 #[test]
 #[ignore = "minutes; a measurement"]
 fn parts_of_the_cost() {
-    let windows = windows(6 * WINDOWS);
     for (bits, group_size) in [(4, 64), (8, 32)] {
         let both = both(bits, group_size);
-        let exact = perplexity(&*both.exact, &windows);
+        let texts = texts(&*both.exact, 3 * TEXTS);
+        let exact = perplexity(&*both.exact, &texts);
         let change = |perplexity: f64| format!("{:+.4} %", 100.0 * (perplexity / exact - 1.0));
         let portable =
-            |model: &dyn Model| mlx::cpu::with_portable_products(|| perplexity(model, &windows));
+            |model: &dyn Model| mlx::cpu::with_portable_products(|| perplexity(model, &texts));
         eprintln!(
             "{bits} bits, {} tokens: perplexity {exact:.4}; all as in use {}, fast products in f32 {}, bf16 with exact products {}, exact products in f32 {}",
-            windows.len() * (WINDOW - 1),
-            change(perplexity(&*both.quantised, &windows)),
-            change(perplexity(&*both.quantised_in_f32, &windows)),
+            texts.len() * WRITTEN,
+            change(perplexity(&*both.quantised, &texts)),
+            change(perplexity(&*both.quantised_in_f32, &texts)),
             change(portable(&*both.quantised)),
             change(portable(&*both.quantised_in_f32)),
         );
