@@ -170,7 +170,7 @@ mod tests {
         let log = std::env::temp_dir().join(format!("ollmlx-log-{}", std::process::id()));
         File::create(&log).unwrap();
         let mut command = Command::new("sh");
-        command.args(["-c", "for i in $(seq 100); do echo line $i; done; echo broken >&2; exit 1"]);
+        command.args(["-c", "i=0; while [ $i -lt 100 ]; do i=$((i + 1)); echo line $i; done; echo broken >&2; exit 1"]);
         let error = run(command, &log).unwrap_err().to_string();
         std::fs::remove_file(&log).unwrap();
         assert!(

@@ -264,7 +264,9 @@ fn templates_are_followed_or_refused() {
     assert_eq!(create("pocket", own).code, Some(0));
     let body = json!({"prompt": "hi", "system": "S"});
     assert_eq!(prompt(body).as_deref(), Some("S-hi"));
-    assert_eq!(prompt(json!({"prompt": "hi", "suffix": "x"})).as_deref(), Some("-hi<x>"));
+    // Between prompt and suffix nothing else is told, and Go writes so what it was not told.
+    let gap = prompt(json!({"prompt": "hi", "suffix": "x"}));
+    assert_eq!(gap.as_deref(), Some("<no value>-hi<x>"));
     let body = json!({"prompt": "hi", "template": "Q: {{ .Prompt }} A:"});
     assert_eq!(prompt(body).as_deref(), Some("Q: hi A:"));
     assert_eq!(home.run(&["run", "m", "hi"]).code, Some(0));
