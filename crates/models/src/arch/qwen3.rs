@@ -12,15 +12,15 @@ use crate::model::Model;
 use crate::nn::{Embedding, Linear, Mask, RmsNorm, Rope, attend, swiglu};
 use crate::weights::Weights;
 
-struct Config {
-    vocab_size: i32,
-    hidden_size: i32,
+pub(super) struct Config {
+    pub vocab_size: i32,
+    pub hidden_size: i32,
     intermediate_size: i32,
-    num_hidden_layers: i32,
-    heads: Heads,
-    rms_norm_eps: f32,
-    max_position_embeddings: i32,
-    tie_word_embeddings: bool,
+    pub num_hidden_layers: i32,
+    pub heads: Heads,
+    pub rms_norm_eps: f32,
+    pub max_position_embeddings: i32,
+    pub tie_word_embeddings: bool,
     attention_bias: bool,
 }
 
@@ -39,7 +39,7 @@ struct Layer {
     mlp: Mlp,
 }
 
-struct Attention {
+pub(super) struct Attention {
     q: Linear,
     k: Linear,
     v: Linear,
@@ -51,14 +51,14 @@ struct Attention {
     scale: f32,
 }
 
-struct Mlp {
+pub(super) struct Mlp {
     gate: Linear,
     up: Linear,
     down: Linear,
 }
 
 impl Config {
-    fn read(config: &Section<'_>) -> Result<Config> {
+    pub fn read(config: &Section<'_>) -> Result<Config> {
         config.only("hidden_act", "silu")?;
         if config.flag("use_sliding_window", false)? && config.has("sliding_window") {
             return Err(config.error(
@@ -115,7 +115,7 @@ impl Layer {
 }
 
 impl Attention {
-    fn load(config: &Config, rope: &Rope, w: &Weights) -> Result<Attention> {
+    pub fn load(config: &Config, rope: &Rope, w: &Weights) -> Result<Attention> {
         let (hidden, bias, eps) = (config.hidden_size, config.attention_bias, config.rms_norm_eps);
         let (q, kv) = (config.heads.query_width(), config.heads.key_width());
         Ok(Attention {
@@ -131,7 +131,7 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Array, batch: &Batch, cache: &mut Cache) -> Array {
+    pub fn forward(&self, x: &Array, batch: &Batch, cache: &mut Cache) -> Array {
         let [q, k, v] = Linear::together([&self.q, &self.k, &self.v], x);
         let q = batch.split_heads(&q, self.heads.num_attention_heads);
         let k = batch.split_heads(&k, self.heads.num_key_value_heads);
@@ -144,7 +144,7 @@ impl Attention {
 }
 
 impl Mlp {
-    fn load(config: &Config, w: &Weights) -> Result<Mlp> {
+    pub fn load(config: &Config, w: &Weights) -> Result<Mlp> {
         let (hidden, wide) = (config.hidden_size, config.intermediate_size);
         Ok(Mlp {
             gate: w.linear("gate_proj", [wide, hidden], false)?,
@@ -153,7 +153,7 @@ impl Mlp {
         })
     }
 
-    fn forward(&self, x: &Array) -> Array {
+    pub fn forward(&self, x: &Array) -> Array {
         let [gate, up] = Linear::together([&self.gate, &self.up], x);
         self.down.forward(&swiglu(&gate, &up))
     }
