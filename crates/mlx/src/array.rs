@@ -292,12 +292,8 @@ impl Array {
     /// A new reference to the same node of MLX's graph.
     #[track_caller]
     pub(crate) fn new_handle(&self) -> mlx_array {
-        let mut raw = mlx_array::NULL;
-        // SAFETY: the source is alive; a null destination is filled with a new reference.
-        let status = unsafe { (functions().mlx_array_set)(&mut raw, self.raw()) };
-        let reason = if status == 0 { String::new() } else { error::take_message() };
-        assert_eq!(status, 0, "a reference to an array could not be made: {reason}");
-        raw
+        // SAFETY: the handle is alive.
+        unsafe { another(self.raw()) }
     }
 }
 
@@ -345,6 +341,19 @@ pub(crate) fn functions() -> &'static Functions {
         Ok(library) => library.functions(),
         Err(error) => panic!("an array without a library: {error}"),
     }
+}
+
+/// A new reference to the same node of MLX's graph.
+///
+/// # Safety
+/// `raw` is a living handle.
+pub(crate) unsafe fn another(raw: mlx_array) -> mlx_array {
+    let mut new = mlx_array::NULL;
+    // SAFETY: the source is alive; a null destination is filled with a new reference.
+    let status = unsafe { (functions().mlx_array_set)(&mut new, raw) };
+    let reason = if status == 0 { String::new() } else { error::take_message() };
+    assert_eq!(status, 0, "a reference to an array could not be made: {reason}");
+    new
 }
 
 /// Bytes of an array; none where a dimension is negative or the product overflows.

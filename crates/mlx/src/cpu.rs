@@ -17,6 +17,8 @@ mod values;
 
 pub use products::{with_portable_products, with_products_of_mlx};
 
+use program::Reach;
+
 use crate::array::Vector;
 use crate::device::stream_for;
 use crate::ffi::{OLLMLX_DONATED, OLLMLX_FRESH, OLLMLX_SHARED, ollmlx_buffer, ollmlx_output};
@@ -290,19 +292,10 @@ unsafe fn input<'a>(buffer: &'a ollmlx_buffer) -> Input<'a> {
     if buffer.data.is_null() {
         return Input { reach: None, ..empty };
     }
-    let (mut before, mut after) = (0_i64, 0_i64);
-    for (dim, stride) in shape.iter().zip(strides) {
-        let reach = i64::from(dim - 1) * stride;
-        before += reach.min(0);
-        after += reach.max(0);
-    }
-    let (first, count) = (before.unsigned_abs() as usize, (after - before) as usize + 1);
+    let reach = Reach::new(buffer.data.cast(), shape, strides, dtype);
     // SAFETY: exactly the memory that shape and strides reach from the first element, which MLX allocated.
-    let reach = unsafe {
-        let start = buffer.data.cast::<u8>().sub(first * dtype.size());
-        std::slice::from_raw_parts(start, count * dtype.size())
-    };
-    Input { reach: Some(reach), first, ..empty }
+    let bytes = unsafe { reach.slice() };
+    Input { reach: Some(bytes), first: reach.first, ..empty }
 }
 
 /// # Safety

@@ -2,7 +2,7 @@
 
 use kernels::{Activation, Choices, Gate, GateUp, Routing, Rows, RowsMut, Score};
 
-use super::products::{Held, Shape, cpu, forced, kind_fits, parts};
+use super::products::{Held, Shape, cpu, forced, parts};
 use super::rows::{are_ids, ids};
 use super::values::{Values, floats_mut, is_float};
 use super::{Input, Kernel, Output, Start, call};
@@ -121,7 +121,7 @@ impl Form {
                         && weights.biases.is_none()
                         && weights.bits == 4
                 });
-                let shape = kind_fits(weights, columns(stack)?).filter(|_| fits)?;
+                let shape = Shape::of(weights, columns(stack)?).filter(|_| fits)?;
                 Form::Quantized { shape, factors: factors.is_some() }
             }
         };

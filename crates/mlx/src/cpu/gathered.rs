@@ -3,7 +3,7 @@
 
 use kernels::{Gather, Rows, RowsMut};
 
-use super::products::{Held, Shape, cpu, forced, kind_fits, parts};
+use super::products::{Held, Shape, cpu, forced, parts};
 use super::rows::{are_ids, ids};
 use super::values::{Values, floats_mut, is_float, promoted};
 use super::{Input, Kernel, Output, Start, call};
@@ -35,7 +35,7 @@ pub(crate) fn quantized(x: &Array, w: &Quantized<'_>, which: &Array) -> Option<A
     let flat = |array: &Array| array.flatten(0, 1);
     let (codes, scales, biases) = (flat(w.w), flat(w.scales), w.biases.map(flat));
     let flat = Quantized { w: &codes, scales: &scales, biases: biases.as_ref(), ..*w };
-    let shape = kind_fits(&flat, columns)?;
+    let shape = Shape::of(&flat, columns)?;
     let dtype = if is_float(&scales) { promoted(x.dtype(), scales.dtype()) } else { x.dtype() };
     let inputs: Vec<&Array> = [x, which].into_iter().chain(parts(&flat)).collect();
     Some(plan.call(&inputs, dtype, Some(shape)))

@@ -104,7 +104,8 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    fn of(weight: &Quantized<'_>, columns: i32) -> Option<Shape> {
+    /// The matrix, if it is one that our kernels know.
+    pub fn of(weight: &Quantized<'_>, columns: i32) -> Option<Shape> {
         let kind = kind(weight)?;
         let (bits, group) = (kind.bits() as i32, kind.group() as i32);
         let &[rows, words] = weight.w.shape() else { return None };
@@ -192,11 +193,6 @@ fn results<'a>(outputs: &'a mut [Output<'_>], rows: usize) -> Vec<RowsMut<'a>> {
         RowsMut::new(floats_mut(output), rows, columns)
     };
     outputs.iter_mut().map(one).collect()
-}
-
-/// The matrix, if it is one that our kernels know.
-pub(super) fn kind_fits(weight: &Quantized<'_>, columns: i32) -> Option<Shape> {
-    Shape::of(weight, columns)
 }
 
 /// The parts of a quantised matrix, in order.

@@ -57,7 +57,7 @@ pub(crate) struct Reach {
     start: *const u8,
     bytes: usize,
     /// Where the first element is, in elements.
-    first: usize,
+    pub(super) first: usize,
 }
 
 #[repr(align(64))]
@@ -89,7 +89,7 @@ impl Reach {
 
     /// # Safety
     /// The memory lives, and nobody writes it, for `'a`.
-    unsafe fn slice<'a>(self) -> &'a [u8] {
+    pub(super) unsafe fn slice<'a>(self) -> &'a [u8] {
         // SAFETY: by contract, and shape and strides reach exactly this.
         unsafe { std::slice::from_raw_parts(self.start, self.bytes) }
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use kernels::{Combine, Cpu, Rows, RowsMut};
 
-use super::products::{Held, Shape, kind_fits};
+use super::products::{Held, Shape};
 use super::values::{Values, floats_mut, in_order, is_float};
 use super::{Input, Kernel, Output, Start, call};
 use crate::{Array, Device, Dtype, Quantized, device};
@@ -99,7 +99,7 @@ pub(crate) fn take_quantized(
         return None;
     }
     let columns = table.scales.dim(-1) * table.group_size;
-    let shape = kind_fits(table, columns)?;
+    let shape = Shape::of(table, columns)?;
     let inputs: Vec<&Array> =
         [table.w, table.scales].into_iter().chain(table.biases).chain([indices]).collect();
     let start = Start::Fresh { shape: &[count, columns], dtype };

@@ -340,12 +340,18 @@ impl Tape {
         self.values.len() - 1
     }
 
-    /// Which values somebody holds, and which steps they need; steps that nobody needs are no more.
-    fn needed(&mut self) -> Vec<bool> {
-        let mut needed = vec![false; self.values.len()];
+    /// Which values somebody holds.
+    fn alive(&self) -> Vec<bool> {
+        let mut alive = vec![false; self.values.len()];
         for node in self.nodes.iter().filter(|node| Rc::strong_count(node) > 1) {
-            needed[node.value] = true;
+            alive[node.value] = true;
         }
+        alive
+    }
+
+    /// Which values those need that are `alive`; steps that nobody needs are no more.
+    fn needed(&mut self, alive: &[bool]) -> Vec<bool> {
+        let mut needed = alive.to_vec();
         let mut keep = vec![false; self.steps.len()];
         for index in (0..self.steps.len()).rev() {
             let (operands, results) = self.ranges(index);
@@ -410,13 +416,10 @@ pub(crate) fn flush() {
 impl Tape {
     #[track_caller]
     fn into_graph(mut self) {
-        let needed = self.needed();
+        let alive = self.alive();
+        let needed = self.needed(&alive);
         if self.steps.is_empty() {
             return;
-        }
-        let mut alive = vec![false; self.values.len()];
-        for node in self.nodes.iter().filter(|node| Rc::strong_count(node) > 1) {
-            alive[node.value] = true;
         }
         let mut sources = self.compact_sources(&needed);
         sources.extend(TICKET.with_borrow(Clone::clone));
@@ -567,13 +570,8 @@ impl Held {
     }
 
     fn array(&self) -> Array {
-        let mut raw = mlx_array::NULL;
-        // SAFETY: the source is alive; a null destination is filled with a new reference, which the array frees.
-        unsafe {
-            let status = (crate::array::functions().mlx_array_set)(&mut raw, self.raw);
-            assert_eq!(status, 0, "a reference to an array could not be made");
-            Array::from_raw(raw)
-        }
+        // SAFETY: the handle is alive; the new reference is the array's.
+        unsafe { Array::from_raw(crate::array::another(self.raw)) }
     }
 }
 
