@@ -9,20 +9,10 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 
-/// The files this crate looks at. Further templates lie as `additional_chat_templates/<name>.jinja`, tiktoken's ranks
-/// under any name that ends in `.tiktoken`.
-pub const NAMES: &[&str] = &[
+/// The files this crate looks at, beside the vocabularies below. Further templates lie as
+/// `additional_chat_templates/<name>.jinja`.
+const NAMES: &[&str] = &[
     "tokenizer.json",
-    "tokenizer.ggml.json",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "spm.model",
-    "tiktoken.model",
-    "tekken.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
     "added_tokens.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -35,7 +25,8 @@ pub const NAMES: &[&str] = &[
 /// Directory of a repository's named templates.
 pub(crate) const MORE_TEMPLATES: &str = "additional_chat_templates/";
 
-/// Not looked at where there is a `tokenizer.json`, which says the same.
+/// Not looked at where there is a `tokenizer.json`, which says the same. Nor are tiktoken's ranks, which have any name
+/// that ends in `.tiktoken`.
 const OTHER_VOCABULARIES: &[&str] = &[
     "tokenizer.ggml.json",
     "tokenizer.model",
@@ -145,9 +136,12 @@ pub fn reads(name: &str) -> bool {
 }
 
 fn is_known(name: &str, has_tokenizer: bool) -> bool {
-    let vocabulary = OTHER_VOCABULARIES.contains(&name) || is_ranks(name);
-    let known = NAMES.contains(&name) || is_ranks(name) || template_name(name).is_some();
-    known && !(vocabulary && has_tokenizer)
+    let vocabulary = is_other_vocabulary(name) && !has_tokenizer;
+    vocabulary || NAMES.contains(&name) || template_name(name).is_some()
+}
+
+fn is_other_vocabulary(name: &str) -> bool {
+    OTHER_VOCABULARIES.contains(&name) || is_ranks(name)
 }
 
 fn is_ranks(name: &str) -> bool {
@@ -157,7 +151,7 @@ fn is_ranks(name: &str) -> bool {
 fn read(name: &str, path: &Path) -> Result<Vec<u8>> {
     let unreadable =
         |why: std::io::Error| Error::Unreadable { file: name.to_owned(), why: why.to_string() };
-    let large = name == "tokenizer.json" || OTHER_VOCABULARIES.contains(&name) || is_ranks(name);
+    let large = name == "tokenizer.json" || is_other_vocabulary(name);
     let limit = if large { TOKENIZER_BYTES_MAX } else { FILE_BYTES_MAX };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;

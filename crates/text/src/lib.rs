@@ -25,7 +25,7 @@ mod tokenizer;
 
 pub use error::{Error, Result};
 pub use facade::{PromptKind, Text, check_template};
-pub use files::{Files, NAMES, reads};
+pub use files::{Files, reads};
 pub use renderers::Renderer;
 pub use stop::{StopStrings, Stopped};
 pub use stream::{Specials, Stream};
