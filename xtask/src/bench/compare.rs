@@ -18,7 +18,7 @@ use super::{checkpoint, commit, encoding, shape, take};
 use crate::build::{program, root};
 
 const USAGE: &str = "cargo xtask bench compare --llama-bench PATH [--shape NAME|all] [--bits 4|8] [--rounds 5] [--threads N]
-       [--prompt 512] [--decode 128] [--busy N] [--program PATH] [--commit NAME] [--append FILE]
+       [--prompt 512] [--decode 128] [--depth 0] [--busy N] [--program PATH] [--commit NAME] [--append FILE]
    or: cargo xtask bench compare --report FILE";
 
 /// The shapes of `--shape all`.
@@ -84,6 +84,7 @@ fn wish(args: &mut Vec<String>) -> anyhow::Result<Wish> {
             threads: number(args, "--threads", cores)?.max(1),
             prompt: number(args, "--prompt", 512)?.max(1),
             decode: number(args, "--decode", 128)?.max(1),
+            depth: number(args, "--depth", 0)?,
             busy: number(args, "--busy", 0)?,
         },
     })
@@ -194,12 +195,13 @@ mod tests {
 
     #[test]
     fn wishes() -> anyhow::Result<()> {
-        let mut args =
-            words("--llama-bench /x --shape all --bits 8 --rounds 3 --threads 4 --busy 1 more");
+        let mut args = words(
+            "--llama-bench /x --shape all --bits 8 --rounds 3 --threads 4 --depth 9 --busy 1 more",
+        );
         let wish = wish(&mut args)?;
         assert_eq!((wish.shapes.len(), wish.rounds, args), (SHAPES.len(), 3, words("more")));
-        let Setting { bits, threads, prompt, decode, busy, .. } = wish.setting;
-        assert_eq!((bits, threads, prompt, decode, busy), (8, 4, 512, 128, 1));
+        let Setting { bits, threads, prompt, decode, depth, busy, .. } = wish.setting;
+        assert_eq!((bits, threads, prompt, decode, depth, busy), (8, 4, 512, 128, 9, 1));
         Ok(())
     }
 

@@ -32,6 +32,10 @@ fn rows(setting: &Setting, samples: &[&Sample]) -> String {
         0 => String::new(),
         count => format!(", {count} foreign busy"),
     };
+    let depth = match setting.depth {
+        0 => String::new(),
+        depth => format!(" after {depth}"),
+    };
     let row = |what: String, of: fn(&Rates) -> f64, share: String| {
         let ours = Spread::of(samples.iter().map(|sample| of(&sample.ours)));
         let theirs = Spread::of(samples.iter().map(|sample| of(&sample.theirs)));
@@ -51,7 +55,7 @@ fn rows(setting: &Setting, samples: &[&Sample]) -> String {
     }));
     row(format!("prefill {}", setting.prompt), |rates| rates.prefill, "–".to_owned())
         + &row(
-            format!("decode {}", setting.decode),
+            format!("decode {}{depth}", setting.decode),
             |rates| rates.decode,
             format!("{} %", share.text(0)),
         )
@@ -113,6 +117,7 @@ mod tests {
             threads: 2,
             prompt: 512,
             decode: 128,
+            depth: 0,
             busy: 0,
         };
         Sample {

@@ -17,6 +17,9 @@ pub struct Setting {
     pub threads: usize,
     pub prompt: usize,
     pub decode: usize,
+    /// Tokens that lie before those that are decoded.
+    #[serde(default)]
+    pub depth: usize,
     /// Foreign processes that compute all the time.
     pub busy: usize,
 }
@@ -71,47 +74,60 @@ pub struct Pair<'a> {
 impl Pair<'_> {
     pub fn measure(&self, setting: &Setting) -> anyhow::Result<Sample> {
         let watch = Watch::start();
-        let ours = self.ask_ours(setting)?;
+        // Like `llama-bench`: prompts and generations are measured apart, so that both sides decode at one depth.
+        let reading = self.ask_ours(setting, setting.prompt, 1, &[])?;
+        let decoding =
+            self.ask_ours(setting, setting.depth.max(1), setting.decode, &["--memory"])?;
         let beside_ours = watch.cores();
         let watch = Watch::start();
-        let theirs = self.ask_theirs(setting)?;
+        let prompt = setting.prompt.to_string();
+        let their_reading = self.ask_theirs(setting, &["-p", &prompt, "-n", "0"])?;
+        let (decode, depth) = (setting.decode.to_string(), setting.depth.to_string());
+        let their_decoding = self.ask_theirs(setting, &["-p", "0", "-n", &decode, "-d", &depth])?;
         let beside_theirs = watch.cores();
-        let number = |path: &str| {
-            let number = ours.pointer(path).and_then(Value::as_f64);
+        let number = |answer: &Value, path: &str| {
+            let number = answer.pointer(path).and_then(Value::as_f64);
             number.with_context(|| format!("`ollmlx bench --json` tells no {path}"))
         };
         Ok(Sample {
             setting: setting.clone(),
             ours: Rates {
-                prefill: number("/prefill_tokens_per_second/1")?,
-                decode: number("/decode_tokens_per_second/1")?,
+                prefill: number(&reading, "/prefill_tokens_per_second/1")?,
+                decode: number(&decoding, "/decode_tokens_per_second/1")?,
             },
-            theirs: their_rates(&theirs)?,
-            memory_one: number("/memory_bytes_per_second/one_thread")?,
-            memory_all: number("/memory_bytes_per_second/all_threads")?,
+            theirs: Rates {
+                prefill: their_rate(&their_reading)?,
+                decode: their_rate(&their_decoding)?,
+            },
+            memory_one: number(&decoding, "/memory_bytes_per_second/one_thread")?,
+            memory_all: number(&decoding, "/memory_bytes_per_second/all_threads")?,
             foreign_cores: beside_ours.unwrap_or(0.0).max(beside_theirs.unwrap_or(0.0)),
             bytes_per_token: self.bytes_per_token,
-            instructions: text(&ours["instructions"]),
+            instructions: text(&decoding["instructions"]),
             commit: self.commit.to_owned(),
-            their_commit: text(&theirs[0]["build_commit"]),
-            processor: text(&theirs[0]["cpu_info"]),
+            their_commit: text(&their_decoding[0]["build_commit"]),
+            processor: text(&their_decoding[0]["cpu_info"]),
         })
     }
 
-    fn ask_ours(&self, setting: &Setting) -> anyhow::Result<Value> {
+    fn ask_ours(
+        &self,
+        setting: &Setting,
+        prompt: usize,
+        decode: usize,
+        more: &[&str],
+    ) -> anyhow::Result<Value> {
         let mut command = Command::new(self.ollmlx);
-        command.arg("bench").arg(self.checkpoint).args(["--json", "--memory", "--rounds", "1"]);
+        command.arg("bench").arg(self.checkpoint).args(["--json", "--rounds", "1"]).args(more);
         command.args(["--threads", &setting.threads.to_string()]);
-        command.args(["--prompt", &setting.prompt.to_string()]);
-        command.args(["--decode", &setting.decode.to_string()]);
+        command.args(["--prompt", &prompt.to_string(), "--decode", &decode.to_string()]);
         answer(&mut command)
     }
 
-    fn ask_theirs(&self, setting: &Setting) -> anyhow::Result<Value> {
+    fn ask_theirs(&self, setting: &Setting, test: &[&str]) -> anyhow::Result<Value> {
         let mut command = Command::new(self.llama_bench);
-        command.arg("-m").arg(self.gguf).args(["-o", "json", "-r", "1"]);
+        command.arg("-m").arg(self.gguf).args(["-o", "json", "-r", "1"]).args(test);
         command.args(["-t", &setting.threads.to_string()]);
-        command.args(["-p", &setting.prompt.to_string(), "-n", &setting.decode.to_string()]);
         answer(&mut command)
     }
 }
@@ -129,14 +145,10 @@ fn answer(command: &mut Command) -> anyhow::Result<Value> {
     serde_json::from_slice(&output.stdout).with_context(|| format!("{command:?} told no JSON"))
 }
 
-/// `llama-bench` lists its tests: one with a prompt only, one that only generates.
-fn their_rates(tests: &Value) -> anyhow::Result<Rates> {
-    let rate = |is_it: fn(&Value) -> bool| {
-        let found = tests.as_array().into_iter().flatten().find(|test| is_it(test));
-        let rate = found.and_then(|test| test["avg_ts"].as_f64());
-        rate.context("`llama-bench -o json` tells no rate of prompt or generation")
-    };
-    Ok(Rates { prefill: rate(|t| t["n_gen"] == 0)?, decode: rate(|t| t["n_prompt"] == 0)? })
+/// `llama-bench` lists its tests; here it made one.
+fn their_rate(tests: &Value) -> anyhow::Result<f64> {
+    let rate = tests.pointer("/0/avg_ts").and_then(Value::as_f64);
+    rate.context("`llama-bench -o json` tells no rate")
 }
 
 #[cfg(test)]
@@ -148,13 +160,9 @@ mod tests {
 
     #[test]
     fn rates_of_llama_bench() {
-        let prompt = json!({"n_prompt": 512, "n_gen": 0, "avg_ts": 180.5});
-        let generation = json!({"n_prompt": 0, "n_gen": 128, "avg_ts": 31.25});
-        for tests in [json!([prompt, generation]), json!([generation, prompt])] {
-            assert_eq!(their_rates(&tests).unwrap(), Rates { prefill: 180.5, decode: 31.25 });
-        }
-        for tests in [json!([prompt]), json!({}), json!([{"n_prompt": 0, "n_gen": 0}])] {
-            assert!(their_rates(&tests).is_err());
-        }
+        let rate = |tests| their_rate(&tests).ok();
+        assert_eq!(rate(json!([{"n_prompt": 512, "n_gen": 0, "avg_ts": 180.5}])), Some(180.5));
+        assert_eq!(rate(json!([{"n_prompt": 512, "n_gen": 0}])), None);
+        assert_eq!(rate(json!([])), None);
     }
 }
