@@ -67,8 +67,9 @@ pub(crate) fn find_task(runs: &[Run], task: usize) -> (&Run, usize) {
 /// Rows of activations that the loops for few rows take; more are worth a transposed tile of weights.
 pub(crate) const FEW_MAX: usize = 12;
 
-/// Bytes of weights in a task of few rows: some microseconds of reading.
-const FEW_TASK_BYTES: usize = 32 << 10;
+/// Bytes of weights in a task of few rows: tens of microseconds of reading. Each beginning costs: memory is asked for ahead
+/// only once a stream is known.
+const FEW_TASK_BYTES: usize = 512 << 10;
 
 /// Rows of activations for which a tile of weights is laid out once; each costs its width in f32 of a thread's memory.
 const MANY_ROWS_MAX: usize = 512;

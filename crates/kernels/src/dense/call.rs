@@ -127,7 +127,15 @@ impl Call<'_> {
         let Some((from, factor)) = w.scales else { return };
         let groups = w.columns / GROUP;
         let (first, count) = (rows.0 * groups, rows.1 * groups);
-        let what = Prepare { scales: from, biases: None, factor, shift: 0.0, first, count };
+        let what = Prepare {
+            scales: from,
+            biases: None,
+            factor,
+            shift: 0.0,
+            first,
+            count,
+            ahead: count as isize,
+        };
         // SAFETY: the caller's promise.
         unsafe { prepare(self.isa, &what, scales, unused) }
     }

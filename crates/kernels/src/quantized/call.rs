@@ -5,14 +5,14 @@ use std::ops::Range;
 
 use super::activations::{Activations, Row};
 use super::codec::{Bits2, Bits3, Bits4, Bits5, Bits6, Bits8, Codec, Float4};
-use super::few::{self, Few};
+use super::few::{self, Ahead, Few};
 use super::many::{self, Many, Pack, TILE_COLUMNS, Units, WIDTH};
 use super::matrix::{Kind, QuantizedMatrix};
 use super::scales::{PADDING, Prepare, prepare};
 use crate::Isa;
 use crate::scratch::{self, Line, lines};
 use crate::simd::pair_steps;
-use crate::tasks::{Cut, FEW_MAX, Part, Run};
+use crate::tasks::{Cut, FEW_MAX, Part, Run, find_task};
 
 /// Weight rows whose scales are prepared together.
 const FEW_ROWS: usize = 16;
@@ -86,11 +86,26 @@ impl Call<'_> {
         self.cut.tasks(run, self.matrices[run.matrix].row_bytes())
     }
 
-    pub fn perform(&self, run: &Run, task: usize) {
-        match self.cut.part(run, self.matrices[run.matrix].row_bytes(), task) {
-            Part::Few { columns } => self.few(run, columns),
+    /// The task with this number among those of all runs.
+    pub fn perform(&self, runs: &[Run], task: usize, tasks: usize) {
+        let (run, part) = self.part(runs, task);
+        match part {
+            Part::Few { columns } => {
+                // Threads take tasks in turn.
+                let next = (task + self.cut.threads).min(tasks - 1);
+                let next = match self.part(runs, next) {
+                    (next, Part::Few { columns }) => (next.matrix, next.weight_row + columns.start),
+                    (_, Part::Many { .. }) => (run.matrix, run.weight_row + columns.end),
+                };
+                self.few(run, columns, next);
+            }
             Part::Many { columns, rows } => self.many(run, columns, rows),
         }
+    }
+
+    fn part<'r>(&self, runs: &'r [Run], task: usize) -> (&'r Run, Part) {
+        let (run, task) = find_task(runs, task);
+        (run, self.cut.part(run, self.matrices[run.matrix].row_bytes(), task))
     }
 
     /// Row `row` of a run's activations.
@@ -104,12 +119,16 @@ impl Call<'_> {
         let (scales, biases) = (w.scales, w.biases);
         let (factor, shift) = (w.factor(row) * self.loops.factor, self.loops.shift);
         let (first, count) = (row * w.groups(), rows * w.groups());
-        Prepare { scales, biases, factor, shift, first, count }
+        Prepare { scales, biases, factor, shift, first, count, ahead: count as isize }
     }
 
-    /// Some columns of the output.
-    fn few(&self, run: &Run, columns: Range<usize>) {
+    /// Some columns of the output; `next` are matrix and weight row that this thread will probably read after them.
+    fn few(&self, run: &Run, columns: Range<usize>, next: (usize, usize)) {
         let w = &self.matrices[run.matrix];
+        let end = w.codes.as_ptr().wrapping_add((run.weight_row + columns.end) * w.row_bytes());
+        let then = &self.matrices[next.0];
+        let then = then.codes.as_ptr().wrapping_add(next.1 * then.row_bytes());
+        let ahead = Ahead { end, skip: (then as isize).wrapping_sub(end as isize) };
         let groups = w.groups();
         let mut x = [self.x.row(0); FEW_MAX];
         for (i, x) in x.iter_mut().enumerate().take(run.rows) {
@@ -126,9 +145,13 @@ impl Call<'_> {
                 // SAFETY: the parts of the scratch are as long as `Few` and `prepare` say, matrix and run were
                 // checked against each other, and other tasks write other columns.
                 unsafe {
-                    let what = self.prepare(w, row, rows);
+                    let mut what = self.prepare(w, row, rows);
+                    if start + rows == columns.end && next.0 == run.matrix {
+                        what.ahead = (next.1 as isize - row as isize) * groups as isize;
+                    }
                     prepare(self.isa, &what, scales, biases);
                     (self.loops.few)(&Few {
+                        ahead,
                         codes,
                         codes_end: w.codes.as_ptr_range().end,
                         rows,

@@ -13,6 +13,8 @@ pub(crate) struct Few<'a> {
     pub codes: *const u8,
     /// One past the last byte that may be read.
     pub codes_end: *const u8,
+    /// Where this thread's reading goes on.
+    pub ahead: Ahead,
     pub rows: usize,
     pub columns: usize,
     pub group: usize,
@@ -29,8 +31,26 @@ entry_points! {
     pub(crate) fn entry<C: Codec>(args: &Few<'_>) = few
 }
 
-/// How far ahead codes are asked for: a few hundred nanoseconds of reading.
-const AHEAD_BYTES: usize = 2048;
+/// How far ahead codes are asked for: half a microsecond of reading, as long as busy memory takes to answer.
+const AHEAD_BYTES: usize = 8192;
+
+/// Where to ask for codes ahead of time: within a task they follow each other, behind its end lies what another thread
+/// reads, and this one's next task begins elsewhere.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    /// Of the task.
+    pub end: *const u8,
+    /// From the task's end to where the thread's next task probably begins.
+    pub skip: isize,
+}
+
+impl Ahead {
+    #[inline(always)]
+    fn of(self, from: *const u8) -> *const u8 {
+        let next = from.wrapping_add(AHEAD_BYTES);
+        if next < self.end { next } else { next.wrapping_offset(self.skip) }
+    }
+}
 
 #[inline(always)]
 unsafe fn few<V: Simd, D: Dot<V>, C: Codec>(args: &Few<'_>) {
@@ -101,7 +121,7 @@ unsafe fn weight_rows<V: Simd, D: Dot<V>, C: Codec, const N: usize, const R: usi
             let group = (b * block) >> args.group.trailing_zeros();
             for r in 0..R {
                 let from = codes[r].add(b * bytes);
-                V::prefetch(from.wrapping_add(AHEAD_BYTES));
+                V::prefetch(args.ahead.of(from));
                 let scale = V::expand(scales[r].add(group), lane_groups);
                 add_block::<V, D, C, N>(&mut sums[r], C::load::<V>(from), scale, x, b);
             }

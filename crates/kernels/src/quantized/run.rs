@@ -92,10 +92,7 @@ pub(crate) fn multiply(
         let call = Call { isa: cpu.isa, loops, cut, x: activations, map, matrices };
         let tasks = count_tasks(runs, |run| call.tasks(run));
         let runs = &*runs;
-        cpu.pool.run(tasks, &|task| {
-            let (run, task) = find_task(runs, task);
-            call.perform(run, task);
-        });
+        cpu.pool.run(tasks, &|task| call.perform(runs, task, tasks));
     });
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct Prepare<'a> {
     pub shift: f32,
     pub first: usize,
     pub count: usize,
+    /// How many numbers further on the thread will read next, which are asked for ahead of time.
+    pub ahead: isize,
 }
 
 /// Floats past the end of what `prepare` writes that it sets to zero, so that vectors may be read past the end.
@@ -114,7 +116,9 @@ unsafe fn prepare_with<V: Simd>(args: &Prepare<'_>, scales: *mut f32, biases: *m
     unsafe {
         let factor = V::splat(args.factor);
         match args.scales {
-            Scales::Floats(floats) => load_floats::<V>(cut(floats, range.clone()), factor, scales),
+            Scales::Floats(floats) => {
+                load_floats::<V>(cut(floats, range.clone()), factor, args.ahead, scales)
+            }
             Scales::E8m0(bytes) => {
                 let bytes = &bytes[range.clone()];
                 for i in (0..whole).step_by(V::LANES) {
@@ -133,7 +137,7 @@ unsafe fn prepare_with<V: Simd>(args: &Prepare<'_>, scales: *mut f32, biases: *m
         }
         let shift = V::splat(args.shift);
         match args.biases {
-            Some(floats) => load_floats::<V>(cut(floats, range), V::splat(1.0), biases),
+            Some(floats) => load_floats::<V>(cut(floats, range), V::splat(1.0), args.ahead, biases),
             None => biases.write_bytes(0, whole),
         }
         if args.shift != 0.0 {
@@ -155,22 +159,21 @@ fn cut<'a>(floats: Floats<'a>, range: std::ops::Range<usize>) -> Floats<'a> {
 }
 
 #[inline(always)]
-unsafe fn load_floats<V: Simd>(from: Floats<'_>, factor: V::F, to: *mut f32) {
+unsafe fn load_floats<V: Simd>(from: Floats<'_>, factor: V::F, ahead: isize, to: *mut f32) {
     // SAFETY: `from` is a whole number of vectors long, and so is `to`.
     unsafe {
         for i in (0..from.len()).step_by(V::LANES) {
-            // Asked for ahead: what the next call will probably read.
             let value = match from {
                 Floats::F32(s) => {
-                    V::prefetch(s.as_ptr().wrapping_add(s.len() + i).cast());
+                    V::prefetch(s.as_ptr().wrapping_add(i).wrapping_offset(ahead).cast());
                     V::load(s.as_ptr().add(i))
                 }
                 Floats::Bf16(s) => {
-                    V::prefetch(s.as_ptr().wrapping_add(s.len() + i).cast());
+                    V::prefetch(s.as_ptr().wrapping_add(i).wrapping_offset(ahead).cast());
                     V::load_bf16(s.as_ptr().add(i).cast())
                 }
                 Floats::F16(s) => {
-                    V::prefetch(s.as_ptr().wrapping_add(s.len() + i).cast());
+                    V::prefetch(s.as_ptr().wrapping_add(i).wrapping_offset(ahead).cast());
                     V::load_f16(s.as_ptr().add(i).cast())
                 }
             };
