@@ -128,7 +128,7 @@ fn samples_of(wish: &Wish, program: &Path, setting: &Setting) -> anyhow::Result<
 }
 
 /// The GGUF file with equal bits, made if it is not there.
-fn gguf(name: &str, bits: &str) -> anyhow::Result<PathBuf> {
+pub fn gguf(name: &str, bits: &str) -> anyhow::Result<PathBuf> {
     let blocks = match bits {
         "4" => Blocks::Q4_0,
         "8" => Blocks::Q8_0,

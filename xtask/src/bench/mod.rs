@@ -6,6 +6,7 @@ mod compare;
 mod foreign;
 mod report;
 mod sample;
+mod serving;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -16,13 +17,15 @@ use fixtures::Encoding;
 use crate::build::{must, program, root};
 
 const USAGE: &str = "cargo xtask bench step [--shape qwen3-0.6b|llama-3.2-1b|qwen3-4b|qwen3-moe-1b|pocket] [--bits 4|8|16] [arguments of `ollmlx bench`]
-   or: cargo xtask bench compare --llama-bench PATH …";
+   or: cargo xtask bench compare --llama-bench PATH …
+   or: cargo xtask bench serving [--llama-server PATH] …";
 
 pub fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     let Some((what, rest)) = args.split_first() else { bail!("usage: {USAGE}") };
     match what.as_str() {
         "step" => step(rest)?,
         "compare" => compare::run(rest)?,
+        "serving" => serving::run(rest)?,
         compare::SPIN => compare::spin(),
         other => bail!("there is no bench `{other}`; usage: {USAGE}"),
     }
