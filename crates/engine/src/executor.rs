@@ -3,6 +3,14 @@
 //! `dispatch` starts a step and returns at once, `collect` waits for what it sampled. One step may be under way while the
 //! one before it is read: a feed of [`Input::Previous`] takes the token that the slot sampled last, whether or not anybody
 //! has seen it yet.
+//!
+//! What a slot remembers lies in pages of `page_tokens` positions each, the last of them partly filled. Pages are
+//! counted: one lives while a slot has it or somebody holds it. Several slots may have the same page; who writes into a
+//! page that is not his alone gets a copy first. Recurrent layers add a state, which exists for one length only.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::time::Duration;
 
 use protocol::{Failure, MemoryReport, TokenLogprob};
 use text::constraint::Mask;
@@ -11,7 +19,11 @@ use crate::sampling::Sampling;
 
 pub(crate) trait Executor {
     /// A sequence's place in the model's memory.
-    type Slot: Copy + Eq + std::fmt::Debug;
+    type Slot: Copy + Eq + Debug;
+    /// Keys and values of `page_tokens` consecutive positions, in all layers.
+    type Page: Copy + Eq + Ord + Hash + Debug;
+    /// What recurrent layers know after some tokens.
+    type State: Clone;
     /// A step under way.
     type Ticket;
 
@@ -19,19 +31,55 @@ pub(crate) trait Executor {
     fn close(&mut self, slot: Self::Slot);
     /// Tokens that the slot remembers, those of steps under way included.
     fn length(&self, slot: Self::Slot) -> usize;
-    /// Forgets all but the first `length` tokens.
+    /// Forgets all but the first `length` tokens. Only where [`Executor::can_rewind`].
     fn rewind(&mut self, slot: Self::Slot, length: usize);
     /// Another slot that remembers the first `length` tokens of this one.
     fn fork(&mut self, slot: Self::Slot, length: usize) -> Self::Slot;
 
+    fn page_tokens(&self) -> usize;
+    /// One page, in all layers.
+    fn page_bytes(&self) -> usize;
+    /// Recurrent state of one sequence; 0 where the model has none.
+    fn state_bytes(&self) -> usize;
+    /// What pages and states may take together.
+    fn budget(&self) -> usize;
+    fn pages_in_use(&self) -> usize;
+    fn pages(&self, slot: Self::Slot) -> &[Self::Page];
+    fn hold(&mut self, page: Self::Page);
+    fn release(&mut self, page: Self::Page);
+    /// Layers with a sliding window: this holder gives up their part of the page, the rest stays.
+    fn release_window(&mut self, page: Self::Page);
+    /// A slot that begins with the first `length` tokens of `pages`, which are all shared.
+    fn open_on(
+        &mut self,
+        pages: &[Self::Page],
+        length: usize,
+        state: Option<&Self::State>,
+    ) -> Self::Slot;
+    /// Whether `open_on` may be asked: the parts that windows need are there, and a state where one is needed.
+    fn is_resumable(
+        &self,
+        pages: &[Self::Page],
+        length: usize,
+        state: Option<&Self::State>,
+    ) -> bool;
+    /// The recurrent state as of the slot's length; none where the model has none.
+    fn state(&self, slot: Self::Slot) -> Option<Self::State>;
+    /// False with recurrent layers: there only `open_on` with a state goes back.
+    fn can_rewind(&self) -> bool;
+
+    /// Starts a step. If it fails, all slots remember what they did before.
     fn dispatch(&mut self, feeds: &[Feed<Self::Slot>]) -> Result<Self::Ticket, Failure>;
-    /// Draws for the feeds that wait for a mask, in order; with none given, any token may be drawn. Must come before
-    /// anything else is done with a step that has such feeds.
+    /// Draws for the draws that wait for a mask, in order; with none given, any token may be drawn. Must come before
+    /// anything else is done with a step that has such draws.
     fn draw(&mut self, ticket: &mut Self::Ticket, masks: &[Option<Mask>]) -> Result<(), Failure>;
-    /// For each feed that draws, in order: what it drew.
-    fn collect(&mut self, ticket: Self::Ticket) -> Result<Vec<Drawn>, Failure>;
+    /// For each feed that draws, in order: what its rows drew. If it fails, the slots of this step and of those after it
+    /// are useless.
+    fn collect(&mut self, ticket: Self::Ticket) -> Result<Vec<Vec<Drawn>>, Failure>;
 
     fn memory(&self) -> MemoryReport;
+    /// Since whenever: what a step took is the difference.
+    fn now(&self) -> Duration;
 }
 
 /// One sequence's part in a step.
@@ -39,8 +87,9 @@ pub(crate) trait Executor {
 pub(crate) struct Feed<Slot> {
     pub slot: Slot,
     pub input: Input,
-    /// Whether a token is drawn after the last one fed.
-    pub draw: Option<Draw>,
+    /// One for each of the feed's last rows: tokens drawn after them. None in the middle of a prompt; several where
+    /// drafted tokens are verified. [`Input::Previous`] means the last of them.
+    pub draws: Vec<Draw>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,4 +115,13 @@ pub(crate) struct Drawn {
     pub token: u32,
     /// Token ids and natural logarithms; bytes are filled in by whoever knows the tokenizer.
     pub logprob: Option<TokenLogprob>,
+}
+
+impl<Slot> Feed<Slot> {
+    pub fn rows(&self) -> usize {
+        match &self.input {
+            Input::Tokens(tokens) => tokens.len(),
+            Input::Previous => 1,
+        }
+    }
 }

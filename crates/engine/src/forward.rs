@@ -1,11 +1,11 @@
 //! The executor that runs a model: feeds become one flat batch, the last rows become logits, logits become tokens, and
 //! all of it is only dispatched; `collect` is the one place that waits.
 //!
-//! Graph operations unwind when they fail; each step catches that once. After a failure the slots of the step are
-//! useless and the caller closes them.
+//! Graph operations unwind when they fail; each step catches that once, and what it had begun to remember is forgotten.
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use mlx::{Array, Dtype};
 use models::{Batch, Memory, Model, Slot};
@@ -22,15 +22,19 @@ const STEPS_PER_CLEARING: u32 = 256;
 pub(crate) struct Forward {
     model: Box<dyn Model>,
     memory: Memory,
+    pages: Pages,
     /// What each slot drew last: a row of that step's tokens.
     last: HashMap<Slot, (Rc<Array>, usize)>,
     steps: u32,
+    start: Instant,
 }
 
 pub(crate) struct Ticket {
     /// u32, one for each draw; empty while some of them wait.
     tokens: Rc<Array>,
     logprobs: Vec<Option<Logprobs>>,
+    /// How many draws each of the feeds that draw has.
+    counts: Vec<usize>,
     waiting: Option<Waiting>,
 }
 
@@ -46,34 +50,38 @@ struct Waiting {
 impl Forward {
     pub fn new(model: Box<dyn Model>) -> Forward {
         let memory = model.memory();
-        Forward { model, memory, last: HashMap::new(), steps: 0 }
+        let (pages, start) = (Pages::default(), Instant::now());
+        Forward { model, memory, pages, last: HashMap::new(), steps: 0, start }
     }
 
     fn step(&mut self, feeds: &[Feed<Slot>]) -> Result<Ticket, Failure> {
         let lengths: Vec<(Slot, usize)> =
-            feeds.iter().map(|feed| (feed.slot, rows(&feed.input))).collect();
+            feeds.iter().map(|feed| (feed.slot, feed.rows())).collect();
         let batch = Batch::new(self.tokens(feeds), &lengths, &self.memory);
         let hidden = self.model.forward(&batch, &mut self.memory);
-        let drawing: Vec<&Feed<Slot>> = feeds.iter().filter(|feed| feed.draw.is_some()).collect();
-        if drawing.is_empty() {
-            // A chunk in the middle of a prompt: computed now, so that its activations are gone before the next. What
-            // comes out at its end nobody wants.
+        // What comes out at the end of a chunk in the middle of a prompt nobody wants, only what is remembered of it.
+        let silent = feeds.iter().filter(|feed| feed.draws.is_empty());
+        let remembered: Vec<Array> =
+            silent.flat_map(|feed| self.memory.arrays(feed.slot)).collect();
+        let draws: Vec<(Slot, &Draw)> =
+            feeds.iter().flat_map(|feed| feed.draws.iter().map(|draw| (feed.slot, draw))).collect();
+        if draws.is_empty() {
+            // Computed now, so that its activations are gone before the next.
             drop(hidden);
-            let state: Vec<Array> =
-                feeds.iter().flat_map(|feed| self.memory.arrays(feed.slot)).collect();
-            mlx::eval(&state.iter().collect::<Vec<_>>()).map_err(failed_eval)?;
+            mlx::eval(&remembered.iter().collect::<Vec<_>>()).map_err(failed_eval)?;
             mlx::memory::clear_cache();
-            let nothing = Rc::new(Array::from_slice::<u32>(&[], &[0]));
-            return Ok(Ticket { tokens: nothing, logprobs: Vec::new(), waiting: None });
+            return Ok(Ticket::nothing());
         }
-        let logits = self.model.logits(&last_rows(&hidden, feeds));
-        let ticket = match drawing.iter().any(|feed| is_masked(feed)) {
-            true => draw_free(logits, &drawing),
-            false => draw_all(&logits, &drawing),
+        let logits = self.model.logits(&drawing_rows(&hidden, feeds));
+        let mut ticket = match draws.iter().any(|(_, draw)| draw.masked) {
+            true => draw_free(logits, &draws),
+            false => draw_all(&logits, &draws),
         };
-        mlx::async_eval(&ticket.arrays()).map_err(failed_eval)?;
-        for (row, feed) in drawing.iter().enumerate() {
-            self.last.insert(feed.slot, (Rc::clone(&ticket.tokens), row));
+        ticket.counts = feeds.iter().map(|feed| feed.draws.len()).filter(|n| *n > 0).collect();
+        let arrays = ticket.arrays().into_iter().chain(&remembered).collect::<Vec<_>>();
+        mlx::async_eval(&arrays).map_err(failed_eval)?;
+        for (row, (slot, _)) in draws.iter().enumerate() {
+            self.last.insert(*slot, (Rc::clone(&ticket.tokens), row));
         }
         Ok(ticket)
     }
@@ -96,7 +104,9 @@ impl Forward {
             })
             .collect();
         let draw = |index: usize| &draws[index].1;
+        let counts = std::mem::take(&mut ticket.counts);
         *ticket = finished(&logits, joined(&tokens), draws.len(), draw);
+        ticket.counts = counts;
         mlx::async_eval(&ticket.arrays()).map_err(failed_eval)?;
         for (row, (slot, _)) in draws.iter().enumerate() {
             // Unless it was closed or rewound in the meantime.
@@ -144,14 +154,19 @@ impl Forward {
 
 impl Executor for Forward {
     type Slot = Slot;
+    type Page = u32;
+    type State = NoState;
     type Ticket = Ticket;
 
     fn open(&mut self) -> Slot {
-        self.memory.open()
+        let slot = self.memory.open();
+        self.pages.give(slot);
+        slot
     }
 
     fn close(&mut self, slot: Slot) {
         self.last.remove(&slot);
+        self.pages.of_slots.remove(&slot);
         self.memory.close(slot);
     }
 
@@ -165,7 +180,76 @@ impl Executor for Forward {
     }
 
     fn fork(&mut self, slot: Slot, length: usize) -> Slot {
-        self.memory.fork(slot, length)
+        let new = self.memory.fork(slot, length);
+        self.pages.give(new);
+        new
+    }
+
+    fn page_tokens(&self) -> usize {
+        WHOLE_SEQUENCES
+    }
+
+    fn page_bytes(&self) -> usize {
+        0
+    }
+
+    fn state_bytes(&self) -> usize {
+        0
+    }
+
+    fn budget(&self) -> usize {
+        usize::MAX
+    }
+
+    fn pages_in_use(&self) -> usize {
+        self.pages.of_slots.len() + self.pages.held.len()
+    }
+
+    fn pages(&self, slot: Slot) -> &[u32] {
+        self.pages.of_slots.get(&slot).map_or(&[], |page| std::slice::from_ref(page))
+    }
+
+    fn hold(&mut self, page: u32) {
+        if let Some((_, count)) = self.pages.held.get_mut(&page) {
+            *count += 1;
+            return;
+        }
+        let owner = self.pages.of_slots.iter().find(|(_, known)| **known == page);
+        let owner = *owner.unwrap_or_else(|| panic!("page {page} lives no more")).0;
+        let copy = self.memory.fork(owner, self.memory.length(owner));
+        self.pages.held.insert(page, (copy, 1));
+    }
+
+    fn release(&mut self, page: u32) {
+        let Some((copy, count)) = self.pages.held.get_mut(&page) else {
+            panic!("page {page} is not held")
+        };
+        *count -= 1;
+        if *count == 0 {
+            self.memory.close(*copy);
+            self.pages.held.remove(&page);
+        }
+    }
+
+    fn release_window(&mut self, _: u32) {}
+
+    fn open_on(&mut self, pages: &[u32], length: usize, _: Option<&NoState>) -> Slot {
+        let Some(page) = pages.first() else { return self.open() };
+        let slot = self.memory.fork(self.pages.held[page].0, length);
+        self.pages.give(slot);
+        slot
+    }
+
+    fn is_resumable(&self, _: &[u32], _: usize, _: Option<&NoState>) -> bool {
+        true
+    }
+
+    fn state(&self, _: Slot) -> Option<NoState> {
+        None
+    }
+
+    fn can_rewind(&self) -> bool {
+        true
     }
 
     fn dispatch(&mut self, feeds: &[Feed<Slot>]) -> Result<Ticket, Failure> {
@@ -173,7 +257,16 @@ impl Executor for Forward {
         if self.steps == 0 {
             mlx::memory::clear_cache();
         }
-        mlx::catch(|| self.step(feeds)).map_err(|error| Failure::internal(error.to_string()))?
+        let lengths: Vec<(Slot, usize)> =
+            feeds.iter().map(|feed| (feed.slot, self.memory.length(feed.slot))).collect();
+        let step = mlx::catch(|| self.step(feeds))
+            .unwrap_or_else(|error| Err(Failure::internal(error.to_string())));
+        if step.is_err() {
+            for (slot, length) in lengths {
+                self.memory.rewind(slot, length);
+            }
+        }
+        step
     }
 
     fn draw(&mut self, ticket: &mut Ticket, masks: &[Option<Mask>]) -> Result<(), Failure> {
@@ -181,17 +274,17 @@ impl Executor for Forward {
             .map_err(|error| Failure::internal(error.to_string()))?
     }
 
-    fn collect(&mut self, ticket: Ticket) -> Result<Vec<Drawn>, Failure> {
+    fn collect(&mut self, ticket: Ticket) -> Result<Vec<Vec<Drawn>>, Failure> {
         if ticket.logprobs.is_empty() {
             return Ok(Vec::new());
         }
         let tokens: Vec<u32> = ticket.tokens.to_vec().map_err(failed_eval)?;
-        let with_logprobs = tokens.into_iter().zip(&ticket.logprobs).map(|(token, logprobs)| {
+        let mut drawn = tokens.into_iter().zip(&ticket.logprobs).map(|(token, logprobs)| {
             let logprob =
                 logprobs.as_ref().map(|logprobs| read_logprobs(token, logprobs)).transpose()?;
             Ok(Drawn { token, logprob })
         });
-        with_logprobs.collect()
+        ticket.counts.iter().map(|count| drawn.by_ref().take(*count).collect()).collect()
     }
 
     fn memory(&self) -> MemoryReport {
@@ -201,9 +294,40 @@ impl Executor for Forward {
             peak_bytes: mlx::memory::peak_bytes() as u64,
         }
     }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// Until memory has pages, each slot is one.
+const WHOLE_SEQUENCES: usize = 1 << 20;
+
+#[derive(Default)]
+struct Pages {
+    of_slots: HashMap<Slot, u32>,
+    /// What was held, and how often.
+    held: HashMap<u32, (Slot, usize)>,
+    last: u32,
+}
+
+#[derive(Clone)]
+pub(crate) enum NoState {}
+
+impl Pages {
+    fn give(&mut self, slot: Slot) {
+        self.last += 1;
+        self.of_slots.insert(slot, self.last);
+    }
 }
 
 impl Ticket {
+    /// Of a step in which nobody draws.
+    fn nothing() -> Ticket {
+        let tokens = Rc::new(Array::from_slice::<u32>(&[], &[0]));
+        Ticket { tokens, logprobs: Vec::new(), counts: Vec::new(), waiting: None }
+    }
+
     fn arrays(&self) -> Vec<&Array> {
         let logprobs = self.logprobs.iter().flatten();
         let parts = logprobs.flat_map(|l| {
@@ -216,32 +340,19 @@ impl Ticket {
     }
 }
 
-fn rows(input: &Input) -> usize {
-    match input {
-        Input::Tokens(tokens) => tokens.len(),
-        Input::Previous => 1,
-    }
-}
-
 /// The hidden states from which tokens are drawn, `[draws, hidden]`.
-fn last_rows(hidden: &Array, feeds: &[Feed<Slot>]) -> Array {
+fn drawing_rows(hidden: &Array, feeds: &[Feed<Slot>]) -> Array {
     let mut end = 0;
     let mut wanted = Vec::with_capacity(feeds.len());
     for feed in feeds {
-        end += rows(&feed.input) as i32;
-        if feed.draw.is_some() {
-            wanted.push(end - 1);
-        }
+        end += feed.rows() as i32;
+        wanted.extend(end - feed.draws.len() as i32..end);
     }
     match wanted[..] {
         _ if wanted.len() == hidden.shape()[0] as usize => hidden.clone(),
         [row] => hidden.narrow(0, row, row + 1),
         _ => hidden.take(&Array::from_slice(&wanted, &[wanted.len() as i32]), 0),
     }
-}
-
-fn is_masked(feed: &Feed<Slot>) -> bool {
-    feed.draw.as_ref().is_some_and(|draw| draw.masked)
 }
 
 fn row_of(logits: &Array, index: usize) -> Array {
@@ -258,35 +369,34 @@ fn joined(parts: &[Array]) -> Array {
     }
 }
 
-/// `logits` has a row for each of `feeds`, which all draw.
-fn draw_all(logits: &Array, feeds: &[&Feed<Slot>]) -> Ticket {
-    let draws: Vec<&Draw> = feeds.iter().filter_map(|feed| feed.draw.as_ref()).collect();
-    let tokens = if draws.iter().all(|draw| draw.sampling.is_greedy()) {
+/// `logits` has a row for each draw.
+fn draw_all(logits: &Array, draws: &[(Slot, &Draw)]) -> Ticket {
+    let tokens = if draws.iter().all(|(_, draw)| draw.sampling.is_greedy()) {
         sampler::greedy(logits)
     } else {
         let parts: Vec<Array> = draws
             .iter()
             .enumerate()
-            .map(|(index, draw)| sampler::draw(&draw.sampling, &row_of(logits, index), draw.index))
+            .map(|(row, (_, draw))| sampler::draw(&draw.sampling, &row_of(logits, row), draw.index))
             .collect();
         joined(&parts)
     };
-    finished(logits, tokens, draws.len(), |index| draws[index])
+    finished(logits, tokens, draws.len(), |index| draws[index].1)
 }
 
 /// Draws for those that wait for nothing; their rate does not depend on the others.
-fn draw_free(logits: Array, feeds: &[&Feed<Slot>]) -> Ticket {
-    let draws: Vec<(Slot, Draw)> =
-        feeds.iter().filter_map(|feed| Some((feed.slot, feed.draw.clone()?))).collect();
-    let free = |(index, (_, draw)): (usize, &(Slot, Draw))| {
-        let row = || row_of(&logits, index);
-        (!draw.masked).then(|| sampler::draw(&draw.sampling, &row(), draw.index))
+fn draw_free(logits: Array, draws: &[(Slot, &Draw)]) -> Ticket {
+    let free = |(row, (_, draw)): (usize, &(Slot, &Draw))| {
+        let logits = || row_of(&logits, row);
+        (!draw.masked).then(|| sampler::draw(&draw.sampling, &logits(), draw.index))
     };
     let tokens = draws.iter().enumerate().map(free).collect();
+    let draws = draws.iter().map(|(slot, draw)| (*slot, (*draw).clone())).collect();
     let placeholder = Rc::new(logits.clone());
     Ticket {
         tokens: placeholder,
         logprobs: Vec::new(),
+        counts: Vec::new(),
         waiting: Some(Waiting { logits, draws, tokens }),
     }
 }
@@ -305,7 +415,8 @@ fn finished<'a>(
             Some(Logprobs::new(&row_of(logits, index), &token, alternatives))
         })
         .collect();
-    Ticket { tokens: Rc::new(tokens.cast(Dtype::U32)), logprobs, waiting: None }
+    let tokens = Rc::new(tokens.cast(Dtype::U32));
+    Ticket { tokens, logprobs, counts: Vec::new(), waiting: None }
 }
 
 fn read_logprobs(token: u32, logprobs: &Logprobs) -> Result<TokenLogprob, Failure> {

@@ -5,8 +5,10 @@
 //! commands come between steps.
 
 mod batcher;
+#[allow(dead_code)] // Pages are taken into use with the tree.
 mod executor;
 mod forms;
+#[allow(dead_code)] // As above.
 mod forward;
 mod load;
 pub mod measure;
@@ -15,6 +17,7 @@ mod prefix;
 mod sampler;
 mod sampling;
 #[cfg(test)]
+#[allow(dead_code)] // As above.
 mod scripted;
 mod sequence;
 #[cfg(test)]

@@ -125,7 +125,7 @@ mod tests {
         let (mut cache, mut executor) = kept(conversations);
         let (slot, got) = cache.take(prompt, &mut executor);
         assert_eq!(got, matched);
-        assert_eq!(executor.remembered(slot), &prompt[..matched]);
+        assert_eq!(executor.remembered(slot), prompt[..matched]);
         assert_eq!(executor.open_slots(), slots_after);
     }
 

@@ -1,7 +1,12 @@
 //! An executor without a model, for the tests of the step loop: it remembers what it was fed, and the token it draws is a
 //! function of that alone, so that a sequence's reply is known before it is served.
+//!
+//! Its pages are lists of tokens, and it is strict: pages are counted exactly, a page that is not the writer's alone is
+//! never written, a recurrent state fits its length, a window finds what it looks back at, and nothing is used after it
+//! was given up. Its time is its own: a step takes what its rows say.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use protocol::{Failure, FailureKind, MemoryReport};
 
@@ -12,67 +17,343 @@ use crate::executor::{Drawn, Executor, Feed, Input};
 /// The end token of the tokenizer that these tests use.
 pub(crate) const END: u32 = 500;
 
-#[derive(Default)]
+/// What kind of model and device it plays.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Script {
+    pub page_tokens: usize,
+    /// Pages (and states, at `STATE_PAGES` each) that fit.
+    pub budget_pages: usize,
+    pub is_recurrent: bool,
+    /// Positions that its windows look back at.
+    pub window: Option<usize>,
+    /// What a step takes, and each of its rows.
+    pub step_time: Duration,
+    pub row_time: Duration,
+}
+
+/// What one recurrent state takes, in pages.
+pub(crate) const STATE_PAGES: usize = 2;
+
+const PAGE_BYTES: usize = 1000;
+
 pub(crate) struct ScriptedExecutor {
+    script: Script,
     slots: BTreeMap<usize, Slot>,
     next_slot: usize,
+    pages: Vec<PageData>,
+    free: Vec<usize>,
+    now: Duration,
+    /// When the device is done with all that it was given.
+    busy_until: Duration,
     /// Tokens computed, and the longest single step.
     pub computed: usize,
     pub longest_step: usize,
-    /// The step after this many fails.
+    pub pages_most: usize,
+    /// The step after this many fails, when it is dispatched or when it is read.
     pub fail_after: Option<usize>,
+    pub fail_reading_after: Option<usize>,
+    /// Steps of more rows than this have no room.
+    pub rows_max: Option<usize>,
 }
 
 #[derive(Clone, Default)]
 struct Slot {
-    tokens: Vec<u32>,
+    pages: Vec<ScriptedPage>,
+    length: usize,
     drawn: Option<u32>,
+    state: Summary,
+    /// Pages of which the windows were given up already.
+    left_behind: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ScriptedPage(usize);
+
+#[derive(Clone, Default)]
+struct PageData {
+    tokens: Vec<u32>,
+    slots: usize,
+    held: usize,
+    /// Of those, who still has the windows' part.
+    window_slots: usize,
+    window_held: usize,
+}
+
+/// What a recurrent model knows: all that its tokens come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub length: usize,
+    free: u32,
+    formed: u32,
+}
+
+impl Default for Summary {
+    fn default() -> Summary {
+        Summary { length: 0, free: 17, formed: 29 }
+    }
+}
+
+impl Summary {
+    fn of(history: &[u32]) -> Summary {
+        history.iter().fold(Summary::default(), |summary, token| summary.with(*token))
+    }
+
+    fn with(self, token: u32) -> Summary {
+        Summary {
+            length: self.length + 1,
+            free: self.free.wrapping_mul(31).wrapping_add(token),
+            formed: self.formed.wrapping_mul(37).wrapping_add(token),
+        }
+    }
+
+    fn next(self) -> u32 {
+        if self.free.is_multiple_of(41) { END } else { 1 + self.free % 400 }
+    }
+
+    fn next_of(self, mask: &Mask) -> u32 {
+        let ids: Vec<u32> = mask.ids().collect();
+        match mask.allows(END) && self.formed.is_multiple_of(3) {
+            true => END,
+            false => ids[self.formed as usize / 7 % ids.len()],
+        }
+    }
 }
 
 /// The token that follows this history.
 pub(crate) fn next(history: &[u32]) -> u32 {
-    let hash = history.iter().fold(17u32, |hash, token| hash.wrapping_mul(31).wrapping_add(*token));
-    if hash.is_multiple_of(41) { END } else { 1 + hash % 400 }
+    Summary::of(history).next()
 }
 
 /// The token that follows it within a form: an end if there may be one, now and then.
 pub(crate) fn next_of(history: &[u32], mask: &Mask) -> u32 {
-    let hash = history.iter().fold(29u32, |hash, token| hash.wrapping_mul(37).wrapping_add(*token));
-    let ids: Vec<u32> = mask.ids().collect();
-    match mask.allows(END) && hash.is_multiple_of(3) {
-        true => END,
-        false => ids[hash as usize / 7 % ids.len()],
-    }
+    Summary::of(history).next_of(mask)
 }
 
-/// A step, and which of its draws wait for a mask, with their slots.
+/// A step: what it drew, and which of its draws wait for a mask.
 pub(crate) struct ScriptedTicket {
-    drawn: Vec<Drawn>,
-    waiting: Vec<(usize, usize)>,
+    drawn: Vec<Vec<Drawn>>,
+    waiting: Vec<Waiting>,
+    done: Duration,
+    fails: bool,
+}
+
+struct Waiting {
+    feed: usize,
+    row: usize,
+    is_last: bool,
+    slot: usize,
+    history: Summary,
+}
+
+impl Default for Script {
+    fn default() -> Script {
+        Script {
+            page_tokens: 8,
+            budget_pages: 100_000,
+            is_recurrent: false,
+            window: None,
+            step_time: Duration::from_millis(20),
+            row_time: Duration::from_millis(5),
+        }
+    }
 }
 
 impl ScriptedExecutor {
     pub fn new() -> ScriptedExecutor {
-        ScriptedExecutor::default()
+        ScriptedExecutor::with(Script::default())
+    }
+
+    pub fn with(script: Script) -> ScriptedExecutor {
+        ScriptedExecutor {
+            script,
+            slots: BTreeMap::new(),
+            next_slot: 0,
+            pages: Vec::new(),
+            free: Vec::new(),
+            now: Duration::ZERO,
+            busy_until: Duration::ZERO,
+            computed: 0,
+            longest_step: 0,
+            pages_most: 0,
+            fail_after: None,
+            fail_reading_after: None,
+            rows_max: None,
+        }
     }
 
     pub fn open_with(&mut self, tokens: &[u32]) -> usize {
         let slot = self.open();
-        self.slots.insert(slot, Slot { tokens: tokens.to_vec(), drawn: None });
+        tokens.iter().for_each(|token| self.push(slot, *token));
         slot
     }
 
-    pub fn remembered(&self, slot: usize) -> &[u32] {
-        &self.slots[&slot].tokens
+    pub fn remembered(&self, slot: usize) -> Vec<u32> {
+        let slot = &self.slots[&slot];
+        let tokens = slot.pages.iter().enumerate().flat_map(|(index, page)| {
+            let length =
+                (slot.length - index * self.script.page_tokens).min(self.script.page_tokens);
+            self.pages[page.0].tokens[..length].iter().copied()
+        });
+        tokens.collect()
     }
 
     pub fn open_slots(&self) -> usize {
         self.slots.len()
     }
+
+    fn push(&mut self, slot: usize, token: u32) {
+        let page_tokens = self.script.page_tokens;
+        let mut at = self.slots.remove(&slot).expect("fed a closed slot");
+        assert!(
+            !self.script.is_recurrent || at.state.length == at.length,
+            "a state of another length"
+        );
+        self.look_back(&at);
+        let within = at.length % page_tokens;
+        if within == 0 {
+            let page = self.new_page(Vec::new());
+            at.pages.push(page);
+        } else {
+            let last = *at.pages.last().unwrap();
+            let data = &self.pages[last.0];
+            assert!(data.tokens.len() >= within, "a page holds less than its slot remembers");
+            if data.slots + data.held > 1 {
+                let page = self.new_page(data.tokens[..within].to_vec());
+                self.leave(last, true);
+                *at.pages.last_mut().unwrap() = page;
+            }
+        }
+        let last = &mut self.pages[at.pages.last().unwrap().0];
+        assert_eq!((last.slots, last.held), (1, 0), "a shared page is written");
+        last.tokens.truncate(within);
+        last.tokens.push(token);
+        at.length += 1;
+        at.state = at.state.with(token);
+        self.leave_windows(&mut at);
+        self.slots.insert(slot, at);
+    }
+
+    /// What windows need must be there.
+    fn look_back(&self, slot: &Slot) {
+        let Some(window) = self.script.window else { return };
+        let first = slot.length.saturating_sub(window) / self.script.page_tokens;
+        for page in &slot.pages[first..] {
+            assert!(self.has_window(*page), "a window looks at what was given up");
+        }
+    }
+
+    fn has_window(&self, page: ScriptedPage) -> bool {
+        let data = &self.pages[page.0];
+        data.window_slots + data.window_held > 0
+    }
+
+    fn leave_windows(&mut self, slot: &mut Slot) {
+        let Some(window) = self.script.window else { return };
+        let behind = slot.length.saturating_sub(window) / self.script.page_tokens;
+        for index in slot.left_behind..behind {
+            self.pages[slot.pages[index].0].window_slots -= 1;
+        }
+        slot.left_behind = slot.left_behind.max(behind);
+    }
+
+    fn new_page(&mut self, tokens: Vec<u32>) -> ScriptedPage {
+        let data = PageData { tokens, slots: 1, window_slots: 1, ..PageData::default() };
+        let index = self.free.pop().unwrap_or(self.pages.len());
+        if index == self.pages.len() {
+            self.pages.push(data);
+        } else {
+            self.pages[index] = data;
+        }
+        self.pages_most = self.pages_most.max(self.pages_in_use());
+        assert!(
+            self.pages_in_use() <= self.script.budget_pages,
+            "more pages than there is room for"
+        );
+        ScriptedPage(index)
+    }
+
+    /// A slot goes from a page.
+    fn leave(&mut self, page: ScriptedPage, with_window: bool) {
+        let data = &mut self.pages[page.0];
+        data.slots -= 1;
+        data.window_slots -= usize::from(with_window);
+        self.free_unused(page);
+    }
+
+    fn free_unused(&mut self, page: ScriptedPage) {
+        let data = &mut self.pages[page.0];
+        if data.slots + data.held == 0 {
+            assert_eq!(data.window_slots + data.window_held, 0, "a window outlives its page");
+            data.tokens.clear();
+            self.free.push(page.0);
+        }
+    }
+
+    fn lives(&mut self, page: ScriptedPage) -> &mut PageData {
+        let data = &mut self.pages[page.0];
+        assert!(data.slots + data.held > 0, "{page:?} lives no more");
+        data
+    }
+
+    /// Draws of one feed, after the rows they belong to.
+    fn feed(&mut self, index: usize, feed: &Feed<usize>, ticket: &mut ScriptedTicket) {
+        let tokens = match &feed.input {
+            Input::Tokens(tokens) => tokens.clone(),
+            Input::Previous => {
+                vec![self.slots[&feed.slot].drawn.expect("nothing was drawn before")]
+            }
+        };
+        assert!(!tokens.is_empty() && feed.draws.len() <= tokens.len(), "{feed:?}");
+        let drawing_from = tokens.len() - feed.draws.len();
+        let mut drawn = Vec::new();
+        for (row, token) in tokens.iter().enumerate() {
+            self.push(feed.slot, *token);
+            if row < drawing_from {
+                continue;
+            }
+            let history = match self.script.is_recurrent {
+                true => self.slots[&feed.slot].state,
+                false => Summary::of(&self.remembered(feed.slot)),
+            };
+            let token = history.next();
+            let is_last = row + 1 == tokens.len();
+            if feed.draws[row - drawing_from].masked {
+                let row = drawn.len();
+                ticket.waiting.push(Waiting {
+                    feed: index,
+                    row,
+                    is_last,
+                    slot: feed.slot,
+                    history,
+                });
+            }
+            drawn.push(Drawn { token, logprob: None });
+            self.slots.get_mut(&feed.slot).unwrap().drawn = Some(token);
+        }
+        if !drawn.is_empty() {
+            ticket.drawn.push(drawn);
+        }
+    }
+}
+
+fn passes(left: &mut Option<usize>) -> bool {
+    match left {
+        Some(0) => {
+            *left = None;
+            false
+        }
+        Some(left) => {
+            *left -= 1;
+            true
+        }
+        None => true,
+    }
 }
 
 impl Executor for ScriptedExecutor {
     type Slot = usize;
+    type Page = ScriptedPage;
+    type State = Summary;
     type Ticket = ScriptedTicket;
 
     fn open(&mut self) -> usize {
@@ -82,75 +363,222 @@ impl Executor for ScriptedExecutor {
     }
 
     fn close(&mut self, slot: usize) {
-        assert!(self.slots.remove(&slot).is_some(), "slot {slot} was closed twice");
+        let slot =
+            self.slots.remove(&slot).unwrap_or_else(|| panic!("slot {slot} was closed twice"));
+        for (index, page) in slot.pages.iter().enumerate() {
+            self.leave(*page, index >= slot.left_behind);
+        }
     }
 
     fn length(&self, slot: usize) -> usize {
-        self.slots[&slot].tokens.len()
+        self.slots[&slot].length
     }
 
     fn rewind(&mut self, slot: usize, length: usize) {
-        let tokens = &mut self.slots.get_mut(&slot).unwrap().tokens;
-        assert!(length <= tokens.len(), "rewound forward");
-        tokens.truncate(length);
+        assert!(self.can_rewind(), "a recurrent model does not go back");
+        let mut at = self.slots.remove(&slot).unwrap();
+        assert!(length <= at.length, "rewound forward");
+        let kept = length.div_ceil(self.script.page_tokens);
+        for (index, page) in at.pages.iter().enumerate().skip(kept) {
+            self.leave(*page, index >= at.left_behind);
+        }
+        at.pages.truncate(kept);
+        (at.length, at.drawn) = (length, None);
+        self.slots.insert(slot, at);
     }
 
     fn fork(&mut self, slot: usize, length: usize) -> usize {
-        let tokens = self.slots[&slot].tokens[..length].to_vec();
-        self.open_with(&tokens)
+        let pages = self.slots[&slot].pages[..length.div_ceil(self.script.page_tokens)].to_vec();
+        let state = self.state(slot);
+        self.open_on(&pages, length, state.as_ref())
+    }
+
+    fn page_tokens(&self) -> usize {
+        self.script.page_tokens
+    }
+
+    fn page_bytes(&self) -> usize {
+        PAGE_BYTES
+    }
+
+    fn state_bytes(&self) -> usize {
+        if self.script.is_recurrent { STATE_PAGES * PAGE_BYTES } else { 0 }
+    }
+
+    fn budget(&self) -> usize {
+        self.script.budget_pages * PAGE_BYTES
+    }
+
+    fn pages_in_use(&self) -> usize {
+        self.pages.len() - self.free.len()
+    }
+
+    fn pages(&self, slot: usize) -> &[ScriptedPage] {
+        &self.slots[&slot].pages
+    }
+
+    fn hold(&mut self, page: ScriptedPage) {
+        let data = self.lives(page);
+        data.held += 1;
+        data.window_held += 1;
+    }
+
+    fn release(&mut self, page: ScriptedPage) {
+        let data = self.lives(page);
+        data.held -= 1;
+        data.window_held = data.window_held.min(data.held);
+        self.free_unused(page);
+    }
+
+    fn release_window(&mut self, page: ScriptedPage) {
+        self.lives(page).window_held -= 1;
+    }
+
+    fn open_on(&mut self, pages: &[ScriptedPage], length: usize, state: Option<&Summary>) -> usize {
+        assert!(self.is_resumable(pages, length, state), "a slot cannot begin at {length}");
+        let behind = self
+            .script
+            .window
+            .map_or(0, |window| length.saturating_sub(window) / self.script.page_tokens);
+        for (index, page) in pages.iter().enumerate() {
+            let data = self.lives(*page);
+            data.slots += 1;
+            data.window_slots += usize::from(index >= behind);
+        }
+        let slot = self.open();
+        let state = state.copied().unwrap_or_default();
+        let at = Slot { pages: pages.to_vec(), length, drawn: None, state, left_behind: behind };
+        self.slots.insert(slot, at);
+        slot
+    }
+
+    fn is_resumable(&self, pages: &[ScriptedPage], length: usize, state: Option<&Summary>) -> bool {
+        assert_eq!(
+            pages.len(),
+            length.div_ceil(self.script.page_tokens),
+            "pages for {length} tokens"
+        );
+        let behind = self
+            .script
+            .window
+            .map_or(0, |window| length.saturating_sub(window) / self.script.page_tokens);
+        let has_state = state.map_or(0, |state| state.length) == length;
+        (!self.script.is_recurrent || has_state)
+            && pages[behind..].iter().all(|page| self.has_window(*page))
+    }
+
+    fn state(&self, slot: usize) -> Option<Summary> {
+        self.script.is_recurrent.then(|| self.slots[&slot].state)
+    }
+
+    fn can_rewind(&self) -> bool {
+        !self.script.is_recurrent
     }
 
     fn dispatch(&mut self, feeds: &[Feed<usize>]) -> Result<ScriptedTicket, Failure> {
-        if let Some(left) = &mut self.fail_after {
-            if *left == 0 {
-                self.fail_after = None;
-                return Err(Failure::new(FailureKind::NoRoom, "scripted failure"));
-            }
-            *left -= 1;
+        let rows = feeds.iter().map(Feed::rows).sum();
+        assert!(rows > 0, "an empty step");
+        if !passes(&mut self.fail_after) || self.rows_max.is_some_and(|most| rows > most) {
+            return Err(Failure::new(FailureKind::NoRoom, "scripted failure"));
         }
-        let mut drawn = Vec::new();
-        let mut waiting = Vec::new();
-        let mut fed = 0;
-        for feed in feeds {
-            let slot = self.slots.get_mut(&feed.slot).expect("fed a closed slot");
-            match &feed.input {
-                Input::Tokens(tokens) => slot.tokens.extend(tokens),
-                Input::Previous => slot.tokens.push(slot.drawn.expect("nothing was drawn before")),
-            }
-            fed += if let Input::Tokens(tokens) = &feed.input { tokens.len() } else { 1 };
-            if let Some(draw) = &feed.draw {
-                if draw.masked {
-                    waiting.push((drawn.len(), feed.slot));
-                }
-                let token = next(&slot.tokens);
-                slot.drawn = Some(token);
-                drawn.push(Drawn { token, logprob: None });
-            }
+        let fails = !passes(&mut self.fail_reading_after);
+        let begin = self.now.max(self.busy_until);
+        self.busy_until = begin + self.script.step_time + self.script.row_time * rows as u32;
+        let mut ticket =
+            ScriptedTicket { drawn: Vec::new(), waiting: Vec::new(), done: self.busy_until, fails };
+        let drawing = feeds.iter().scan(0, |count, feed| {
+            let index = *count;
+            *count += usize::from(!feed.draws.is_empty());
+            Some((index, feed))
+        });
+        for (index, feed) in drawing.collect::<Vec<_>>() {
+            self.feed(index, feed, &mut ticket);
         }
-        self.computed += fed;
-        self.longest_step = self.longest_step.max(fed);
-        Ok(ScriptedTicket { drawn, waiting })
+        self.computed += rows;
+        self.longest_step = self.longest_step.max(rows);
+        if ticket.drawn.is_empty() {
+            self.now = self.busy_until;
+        }
+        Ok(ticket)
     }
 
     fn draw(&mut self, ticket: &mut ScriptedTicket, masks: &[Option<Mask>]) -> Result<(), Failure> {
         assert_eq!(ticket.waiting.len(), masks.len(), "each waiting draw has its mask");
-        for ((row, slot), mask) in ticket.waiting.drain(..).zip(masks) {
+        for (waiting, mask) in ticket.waiting.drain(..).zip(masks) {
+            let Some(mask) = mask else { continue };
+            let token = waiting.history.next_of(mask);
+            ticket.drawn[waiting.feed][waiting.row].token = token;
             // Who has left has no slot any more.
-            if let (Some(mask), Some(slot)) = (mask, self.slots.get_mut(&slot)) {
-                let token = next_of(&slot.tokens, mask);
+            if let Some(slot) = self.slots.get_mut(&waiting.slot)
+                && waiting.is_last
+            {
                 slot.drawn = Some(token);
-                ticket.drawn[row].token = token;
             }
         }
         Ok(())
     }
 
-    fn collect(&mut self, ticket: ScriptedTicket) -> Result<Vec<Drawn>, Failure> {
+    fn collect(&mut self, ticket: ScriptedTicket) -> Result<Vec<Vec<Drawn>>, Failure> {
         assert!(ticket.waiting.is_empty(), "a draw is still waiting");
-        Ok(ticket.drawn)
+        self.now = self.now.max(ticket.done);
+        match ticket.fails {
+            true => Err(Failure::new(FailureKind::NoRoom, "scripted failure")),
+            false => Ok(ticket.drawn),
+        }
     }
 
     fn memory(&self) -> MemoryReport {
         MemoryReport::default()
+    }
+
+    fn now(&self) -> Duration {
+        self.now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_shared_until_somebody_writes() {
+        let mut executor = ScriptedExecutor::new();
+        let tokens: Vec<u32> = (1..=20).collect();
+        let slot = executor.open_with(&tokens);
+        let pages = executor.pages(slot).to_vec();
+        pages.iter().for_each(|page| executor.hold(*page));
+        executor.close(slot);
+        assert_eq!(executor.pages_in_use(), 3);
+        let (a, b) = (executor.open_on(&pages[..2], 10, None), executor.open_on(&pages, 20, None));
+        assert_eq!(executor.pages_in_use(), 3);
+        executor.push(a, 99);
+        assert_eq!((executor.pages_in_use(), executor.pages(a)[0]), (4, pages[0]));
+        assert_eq!(executor.remembered(a), [&tokens[..10], &[99]].concat());
+        pages.iter().for_each(|page| executor.release(*page));
+        executor.push(b, 98);
+        assert_eq!(executor.remembered(b), [&tokens[..], &[98]].concat());
+        executor.close(a);
+        executor.close(b);
+        assert_eq!(executor.pages_in_use(), 0);
+    }
+
+    #[test]
+    fn windows_and_states_decide_where_a_slot_can_begin() {
+        let mut executor = ScriptedExecutor::with(Script { window: Some(8), ..Script::default() });
+        let slot = executor.open_with(&(1..=32).collect::<Vec<_>>());
+        let pages = executor.pages(slot).to_vec();
+        pages[2..].iter().for_each(|page| executor.hold(*page));
+        assert!(executor.is_resumable(&pages, 32, None));
+        assert!(!executor.is_resumable(&pages[..2], 16, None), "the slot has gone past it");
+        executor.release_window(pages[3]);
+        executor.close(slot);
+        assert!(!executor.is_resumable(&pages, 32, None));
+        let mut executor =
+            ScriptedExecutor::with(Script { is_recurrent: true, ..Script::default() });
+        let slot = executor.open_with(&[1, 2, 3]);
+        let (pages, state) = (executor.pages(slot).to_vec(), executor.state(slot));
+        assert!(executor.is_resumable(&pages, 3, state.as_ref()));
+        assert!(!executor.is_resumable(&pages, 2, state.as_ref()));
+        assert!(!executor.is_resumable(&pages, 3, None));
     }
 }

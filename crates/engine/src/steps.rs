@@ -178,7 +178,7 @@ impl<E: Executor> Steps<E> {
         let drawing: Vec<RequestId> = members
             .iter()
             .zip(&feeds)
-            .filter(|(_, feed)| feed.draw.is_some())
+            .filter(|(_, feed)| !feed.draws.is_empty())
             .map(|(id, _)| *id)
             .collect();
         let has_form = |id: &&RequestId| self.has_form(**id);
@@ -242,13 +242,13 @@ impl<E: Executor> Steps<E> {
         let slot = sequence.slot?;
         let from = self.executor.length(slot);
         let to = from + tokens;
-        let draw = (to == sequence.prompt_tokens).then(|| draw(sequence));
-        Some(Feed { slot, input: Input::Tokens(sequence.tokens[from..to].to_vec()), draw })
+        let draws = (to == sequence.prompt_tokens).then(|| draw(sequence)).into_iter().collect();
+        Some(Feed { slot, input: Input::Tokens(sequence.tokens[from..to].to_vec()), draws })
     }
 
     fn decode_feed(&self, id: RequestId) -> Option<Feed<E::Slot>> {
         let sequence = self.sequences.get(&id)?;
-        Some(Feed { slot: sequence.slot?, input: Input::Previous, draw: Some(draw(sequence)) })
+        Some(Feed { slot: sequence.slot?, input: Input::Previous, draws: vec![draw(sequence)] })
     }
 
     fn count_draw(&mut self, id: RequestId) {
@@ -266,7 +266,7 @@ impl<E: Executor> Steps<E> {
         match self.executor.collect(ticket) {
             Ok(drawn) => {
                 for (id, drawn) in drawing.into_iter().zip(drawn) {
-                    self.tell(id, drawn, out);
+                    drawn.into_iter().for_each(|drawn| self.tell(id, drawn, out));
                 }
             }
             Err(failure) => self.fail(&drawing, &failure, out),
