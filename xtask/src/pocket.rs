@@ -4,20 +4,26 @@
 mod evaluation;
 mod server;
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::bail;
 
+use crate::bench::take;
 use crate::build::{must, root};
 
-const USAGE: &str = "cargo xtask pocket --evaluate [SKILL…] | --toy";
+const USAGE: &str = "cargo xtask pocket --evaluate [--program PATH] [SKILL…] | --toy";
 
 /// What the toy's training needs beside python3.
 const PYTHON_PACKAGES: &str = "torch tokenizers transformers safetensors jinja2";
 
 pub fn run(args: &[String]) -> anyhow::Result<()> {
     match args.split_first() {
-        Some((what, skills)) if what == "--evaluate" => evaluation::run(skills),
+        Some((what, rest)) if what == "--evaluate" => {
+            let mut skills = rest.to_vec();
+            let program = take(&mut skills, "--program")?.map(PathBuf::from);
+            evaluation::run(&skills, program)
+        }
         Some((what, [])) if what == "--toy" => toy(),
         _ => bail!("usage: {USAGE}"),
     }

@@ -44,7 +44,7 @@ fn step(args: &[String]) -> anyhow::Result<()> {
 }
 
 /// The value of an option, which is taken out.
-fn take(args: &mut Vec<String>, name: &str) -> anyhow::Result<Option<String>> {
+pub fn take(args: &mut Vec<String>, name: &str) -> anyhow::Result<Option<String>> {
     let Some(at) = args.iter().position(|arg| arg == name) else { return Ok(None) };
     if at + 1 == args.len() {
         bail!("{name} needs a value");

@@ -2,6 +2,7 @@
 //! are and in 8 and 4 bits. Fails where a skill misses its mark, or where fewer bits cost more than they may.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,8 +23,9 @@ const KINDS: [(&str, Option<usize>, f64); 3] =
 /// Right answers, by skill, in percent.
 type Scores = BTreeMap<String, f64>;
 
-pub fn run(wanted: &[String]) -> anyhow::Result<()> {
-    let program = program()?;
+/// `given` is a program that is there already, in place of building.
+pub fn run(wanted: &[String], given: Option<PathBuf>) -> anyhow::Result<()> {
+    let program = given.map_or_else(program, Ok)?;
     let source = root().join("models/pocket");
     let mut sets = skills::sets(&source.join("heldout"))?;
     sets.retain(|set| wanted.is_empty() || wanted.contains(&set.skill));
