@@ -247,7 +247,8 @@ impl Bench {
                 unit_eps: Some(1e-6),
                 skip: None,
             };
-            let mut segments = [RecurrentSegment { row: 0, length: rows, state: &mut state }];
+            let mut segments =
+                [RecurrentSegment { row: 0, length: rows, before: None, state: &mut state }];
             let out = HeadsMut::new(FloatsMut::Bf16(&mut out), rows, 32, DIM);
             recur(&self.cpu, &recurrence, &mut segments, out);
         });

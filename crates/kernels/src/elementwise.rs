@@ -4,7 +4,7 @@ use crate::Cpu;
 use crate::element::Floats;
 use crate::rows::{Rows, RowsMut};
 use crate::spread;
-use crate::vector::{Body, Source, SourceRows, Target, TargetRows, Vector, on};
+use crate::vector::{Body, Source, SourceRows, Target, TargetRows, Vector, math, on};
 
 /// How two numbers become one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,10 +30,34 @@ pub fn scale(cpu: &Cpu<'_>, factor: f32, x: &Rows<'_>, y: RowsMut<'_>) {
     run(cpu, Map::Scale(factor), x, x.into(), y);
 }
 
+/// `y = cap * tanh(x / cap)`
+pub fn softcap(cpu: &Cpu<'_>, cap: f32, x: &Rows<'_>, y: RowsMut<'_>) {
+    run(cpu, Map::Cap(cap), x, x.into(), y);
+}
+
+/// `y = a + sigmoid(gate) * b`, with a gate for each row.
+pub fn gated_sum(cpu: &Cpu<'_>, a: &Rows<'_>, gates: Floats<'_>, b: &Rows<'_>, mut y: RowsMut<'_>) {
+    assert_eq!((a.rows, a.columns), (b.rows, b.columns), "shapes of a and b");
+    assert_eq!((a.rows, a.columns), (y.rows, y.columns), "shapes of a and y");
+    assert_eq!(gates.len(), a.rows, "a gate for each row");
+    let (rows, columns) = (a.rows, a.columns);
+    let (a, b, y) = (SourceRows::from(a), SourceRows::from(b), TargetRows::from(&mut y));
+    spread::rows(cpu, rows, columns, &|rows| {
+        for row in rows {
+            let map = Map::AddTimes(1.0 / (1.0 + (-gates.get(row)).exp()));
+            let body = MapRow { map, a: a.row(row), b: b.row(row), y: y.row(row), columns };
+            // SAFETY: lengths were checked, tasks have rows of their own, and `cpu.isa` was chosen for this processor.
+            unsafe { on(cpu.isa, body) };
+        }
+    });
+}
+
 #[derive(Clone, Copy)]
 enum Map {
     Combine(Combine),
     Scale(f32),
+    Cap(f32),
+    AddTimes(f32),
 }
 
 fn run(cpu: &Cpu<'_>, map: Map, a: &Rows<'_>, b: SourceRows, mut y: RowsMut<'_>) {
@@ -71,6 +95,13 @@ impl Body for MapRow {
                         V::mul(a, self.b.load_to::<V>(i, self.columns))
                     }
                     Map::Scale(factor) => V::mul(a, V::splat(factor)),
+                    Map::Cap(cap) => {
+                        let part = V::mul(a, V::splat(1.0 / cap));
+                        V::mul(math::tanh::<V>(part), V::splat(cap))
+                    }
+                    Map::AddTimes(factor) => {
+                        V::fma(self.b.load_to::<V>(i, self.columns), V::splat(factor), a)
+                    }
                 };
                 self.y.store_to::<V>(i, self.columns, v);
             }
@@ -109,8 +140,19 @@ mod tests {
             let mut w = vec![0f32; count];
             let to = RowsMut::new(FloatsMut::F32(&mut w), rows, columns);
             combine_row(&cpu, Combine::Add, &x, b(&ys[..columns]), to);
+            let (mut capped, mut opened) = (vec![0f32; count], vec![0f32; count]);
+            softcap(&cpu, 5.0, &x, RowsMut::new(FloatsMut::F32(&mut capped), rows, columns));
+            let to = RowsMut::new(FloatsMut::F32(&mut opened), rows, columns);
+            gated_sum(&cpu, &x, b(&ys[..rows]), &other, to);
             for i in 0..count {
                 let (a, b) = (xs[i].to_f32(), ys[i].to_f32());
+                let near = |got: f32, want: f64| {
+                    let off = (f64::from(got) - want).abs();
+                    assert!(off <= 2e-6 * want.abs().max(1.0), "{} {i}: {got} {want}", isa.name());
+                };
+                near(capped[i], 5.0 * (f64::from(a) / 5.0).tanh());
+                let gate = f64::from(ys[i / columns].to_f32());
+                near(opened[i], f64::from(a) + f64::from(b) / (1.0 + (-gate).exp()));
                 assert_eq!(y[0][i], bf16::from_f32(a + b), "{} {i}", isa.name());
                 assert_eq!(y[1][i], bf16::from_f32(a * b), "{} {i}", isa.name());
                 assert_eq!(z[i], f16::from_f32(a * 1.5), "{} {i}", isa.name());

@@ -41,7 +41,7 @@ pub use convolution::{
 };
 pub use dense::{gathered_product, product, products};
 pub use element::{Element, Floats, FloatsMut};
-pub use elementwise::{Combine, combine, combine_row, scale};
+pub use elementwise::{Combine, combine, combine_row, gated_sum, scale, softcap};
 pub use embedding::{embed, embed_quantized};
 pub use experts::{Choices, Experts, GateUp, Stack, experts};
 pub use gate::{Activation, Gate, activate, gated};

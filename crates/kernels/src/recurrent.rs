@@ -49,6 +49,8 @@ pub enum Change {
 pub struct RecurrentSegment<'a> {
     pub row: usize,
     pub length: usize,
+    /// Where it begins; none: with what `state` holds.
+    pub before: Option<&'a [f32]>,
     pub state: &'a mut [f32],
 }
 
@@ -61,14 +63,17 @@ pub fn recur(
 ) {
     let heads = recurrence.check(segments, &out);
     let out = out.shared();
-    let states: Vec<State> =
-        segments.iter_mut().map(|segment| State(segment.state.as_mut_ptr())).collect();
+    let state = |segment: &mut RecurrentSegment<'_>| {
+        let to = segment.state.as_mut_ptr();
+        State { from: segment.before.map_or(to.cast_const(), <[f32]>::as_ptr), to }
+    };
+    let states: Vec<State> = segments.iter_mut().map(state).collect();
     let segments = &*segments;
     let perform = |task: usize| {
         let (segment, head) = (task / heads, task % heads);
         let rows = segments[segment].row..segments[segment].row + segments[segment].length;
         scratch::with(&WORK, recurrence.work_floats() * 4, |memory| {
-            let (state, work) = (states[segment].0, memory.cast());
+            let (state, work) = (states[segment], memory.cast());
             let body = Head { recurrence, rows, head, state, out, work };
             // SAFETY: shapes were checked, tasks have states and outputs of their own, and `cpu.isa` was chosen for
             // this processor.
@@ -131,8 +136,12 @@ const ROWS: usize = 8;
 /// Products of two numbers below which threads are not worth it.
 const ALONE_PRODUCTS_MAX: usize = 50_000;
 
+/// Where a segment's state is before its first tokens, and where it goes.
 #[derive(Clone, Copy)]
-struct State(*mut f32);
+struct State {
+    from: *const f32,
+    to: *mut f32,
+}
 // SAFETY: tasks have heads of their own.
 unsafe impl Send for State {}
 // SAFETY: as above.
@@ -161,7 +170,12 @@ impl Recurrence<'_> {
             let RecurrentSegment { row, length, .. } = *segment;
             assert!(row >= next && row + length <= rows, "rows {row} + {length} of {rows}");
             next = row + length;
-            assert_eq!(segment.state.len(), heads * values.dim * keys.dim, "numbers of state");
+            let numbers = heads * values.dim * keys.dim;
+            assert_eq!(segment.state.len(), numbers, "numbers of state");
+            assert!(
+                segment.before.is_none_or(|before| before.len() == numbers && length > 0),
+                "numbers of the state before"
+            );
         }
         heads
     }
@@ -181,7 +195,7 @@ struct Head<'a> {
     recurrence: &'a Recurrence<'a>,
     rows: Range<usize>,
     head: usize,
-    state: *mut f32,
+    state: State,
     out: SharedHeads,
     work: *mut f32,
 }
@@ -214,7 +228,9 @@ impl Body for Head<'_> {
             let outs = values.add(TOKENS * value_stride);
             let state = outs.add(TOKENS * value_stride);
             let work = Work { queries, keys, values, outs, state, key_stride, value_stride };
-            let states = self.state.add(self.head * value_dim * dim);
+            let own = self.head * value_dim * dim;
+            let to = self.state.to.add(own);
+            let mut from = self.state.from.add(own);
             let mut start = self.rows.start;
             while start < self.rows.end {
                 let rows = start..(start + TOKENS).min(self.rows.end);
@@ -228,9 +244,11 @@ impl Body for Head<'_> {
                 }
                 for first in (0..value_dim).step_by(ROWS) {
                     let count = ROWS.min(value_dim - first);
-                    let states = Target::F32(states.add(first * dim));
+                    let at = first * dim;
+                    let states = (Source::F32(from.add(at)), Target::F32(to.add(at)));
                     pass::<V>(r, self.head, &rows, work, states, (first, count));
                 }
+                from = to;
                 let skip = V::splat(r.skip.map_or(0.0, |skip| skip.get(self.head)));
                 for (t, row) in rows.enumerate() {
                     let out = self.out.at(row, self.head);
@@ -268,7 +286,7 @@ unsafe fn load<V: Vector>(
     }
 }
 
-/// All tokens over `count` rows of state from `first` on, which lie at `states`.
+/// All tokens over `count` rows of state from `first` on, which are read and written at these places.
 #[inline(always)]
 #[allow(clippy::missing_safety_doc)]
 unsafe fn pass<V: Vector>(
@@ -276,7 +294,7 @@ unsafe fn pass<V: Vector>(
     head: usize,
     rows: &Range<usize>,
     work: Work,
-    states: Target,
+    (from, to): (Source, Target),
     (first, count): (usize, usize),
 ) {
     let (dim, heads) = (r.keys.dim, r.values.heads);
@@ -285,7 +303,7 @@ unsafe fn pass<V: Vector>(
     unsafe {
         for row in 0..count {
             for i in (0..dim).step_by(V::LANES) {
-                let v = states.source().at(row * dim).load_to::<V>(i, dim);
+                let v = from.at(row * dim).load_to::<V>(i, dim);
                 V::store(work.state.add(row * stride + i), v);
             }
         }
@@ -310,7 +328,7 @@ unsafe fn pass<V: Vector>(
         for row in 0..count {
             for i in (0..dim).step_by(V::LANES) {
                 let v = V::load(work.state.add(row * stride + i));
-                states.at(row * dim).store_to::<V>(i, dim, v);
+                to.at(row * dim).store_to::<V>(i, dim, v);
             }
         }
     }
@@ -438,12 +456,24 @@ mod tests {
         for isa in isa::available() {
             for threads in [1, 2] {
                 let pool = Pool::new(threads);
-                let mut states = states.clone();
+                // In place with one thread, from another place with two.
+                let begins = states.clone();
+                let before = |state: usize| (threads > 1).then(|| &begins[state][..]);
+                let mut states = match threads {
+                    1 => states.clone(),
+                    _ => vec![vec![f32::NAN; count]; states.len()],
+                };
                 let mut out = vec![9f32; rows * value_heads * value_dim];
                 let mut segments: Vec<RecurrentSegment<'_>> = parts
                     .iter()
                     .zip(&mut states)
-                    .map(|(&(row, length), state)| RecurrentSegment { row, length, state })
+                    .enumerate()
+                    .map(|(i, (&(row, length), state))| RecurrentSegment {
+                        row,
+                        length,
+                        before: before(i),
+                        state,
+                    })
                     .collect();
                 let to = HeadsMut::new(FloatsMut::F32(&mut out), rows, value_heads, value_dim);
                 recur(&Cpu { isa, pool: &pool }, &recurrence, &mut segments, to);

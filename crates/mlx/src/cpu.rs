@@ -8,9 +8,11 @@
 pub(crate) mod arrange;
 pub(crate) mod experts;
 pub(crate) mod fused;
+pub(crate) mod gates;
 pub(crate) mod gathered;
 pub(crate) mod products;
 mod program;
+pub(crate) mod recurrent;
 pub(crate) mod rows;
 pub(crate) mod tape;
 mod values;

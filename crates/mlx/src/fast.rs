@@ -1,16 +1,29 @@
 //! Fused operations: norms, rotary positions, gates, attention. MLX's own on a GPU, our kernels on the CPU.
 
-use crate::Array;
 use crate::cpu::fused::{self, Offsets};
+use crate::cpu::gates;
 use crate::meter::inside;
 use crate::ops::{op_options, raw_or_null};
+use crate::{Array, Dtype};
 
 /// x / √(mean(x²) + eps) · weight, over the last axis.
 #[track_caller]
 pub fn rms_norm(x: &Array, weight: Option<&Array>, eps: f32) -> Array {
-    if let Some(y) = inside(|| fused::rms_norm(x, weight, eps)) {
+    let wider = |weight: &Array| if weight.dtype() == x.dtype() { x.dtype() } else { Dtype::F32 };
+    rms_norm_in(x, weight, eps, weight.map_or(x.dtype(), wider))
+}
+
+/// As `rms_norm`, the result in `dtype`: the arithmetic is f32, so that a weight may be finer than what it multiplies.
+#[track_caller]
+pub fn rms_norm_in(x: &Array, weight: Option<&Array>, eps: f32, dtype: Dtype) -> Array {
+    if let Some(y) = inside(|| fused::rms_norm(x, weight, eps, dtype)) {
         return y;
     }
+    norm_of_mlx(x, weight, eps).cast(dtype)
+}
+
+#[track_caller]
+fn norm_of_mlx(x: &Array, weight: Option<&Array>, eps: f32) -> Array {
     op_options!(mlx_fast_rms_norm, [Some(x), weight], x.raw(), raw_or_null(weight), eps)
 }
 
@@ -93,10 +106,57 @@ impl Rope<'_> {
     }
 }
 
-/// silu(gate) × up: the gate of SwiGLU.
+/// What opens a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// SwiGLU's.
+    Silu,
+    /// GEGLU's, in the form with tanh.
+    GeluTanh,
+    Sigmoid,
+}
+
+/// f(`gates`) × `x`, of one shape and dtype.
 #[track_caller]
-pub fn swiglu(gate: &Array, up: &Array) -> Array {
-    inside(|| fused::swiglu(gate, up)).unwrap_or_else(|| gate.silu() * up)
+pub fn gated(gate: Gate, gates: &Array, x: &Array) -> Array {
+    inside(|| gates::gated(gate, gates, x)).unwrap_or_else(|| gate.of_mlx(gates) * x)
+}
+
+impl Gate {
+    fn of_mlx(self, x: &Array) -> Array {
+        match self {
+            Gate::Silu => x.silu(),
+            Gate::Sigmoid => x.sigmoid(),
+            Gate::GeluTanh => {
+                // ½ (1 + tanh z) = sigmoid(2z), z = √(2/π) (x + 0.044715 x³)
+                let wide = x.cast(Dtype::F32);
+                let twice = &wide * (wide.square() * 0.044_715 + 1.0) * 1.595_769;
+                (&wide * twice.sigmoid()).cast(x.dtype())
+            }
+        }
+    }
+}
+
+/// `base` + sigmoid(`gates`) × `x`: rows [rows, width], a gate for each, [rows, 1].
+#[track_caller]
+pub fn gated_sum(base: &Array, gates: &Array, x: &Array) -> Array {
+    inside(|| gates::gated_sum(base, gates, x)).unwrap_or_else(|| base + gates.sigmoid() * x)
+}
+
+/// cap · tanh(x / cap)
+#[track_caller]
+pub fn softcap(x: &Array, cap: f32) -> Array {
+    inside(|| gates::softcap(x, cap)).unwrap_or_else(|| {
+        let wide = x.cast(Dtype::F32);
+        ((wide / cap).tanh() * cap).cast(x.dtype())
+    })
+}
+
+/// factor · x, the factor in f32.
+#[track_caller]
+pub fn scaled(x: &Array, factor: f32) -> Array {
+    inside(|| gates::scaled(x, factor))
+        .unwrap_or_else(|| (x.cast(Dtype::F32) * factor).cast(x.dtype()))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -161,4 +221,55 @@ pub fn ragged_attention(
     causal: bool,
 ) -> Option<Array> {
     inside(|| fused::ragged_attention(q, parts, scale, causal))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+mod tests {
+    use super::*;
+    use crate::random;
+
+    fn difference(a: &Array, b: &Array) -> f32 {
+        let wide = |x: &Array| x.cast(Dtype::F32);
+        (wide(a) - wide(b)).abs().max(&[], false).item::<f32>().unwrap()
+    }
+
+    /// Our kernels and MLX's operations agree, on rows that lie together and on columns of wider ones.
+    #[test]
+    fn both_ways_agree() {
+        crate::open().unwrap();
+        let wide = random::normal(&[7, 90], Dtype::F32, 0.0, 3.0, &random::key(1));
+        let rows = random::normal(&[7, 1], Dtype::F32, 0.0, 1.0, &random::key(2));
+        for (dtype, bound) in [(Dtype::F32, 2e-6), (Dtype::Bf16, 0.1)] {
+            let (wide, rows) = (wide.cast(dtype), rows.cast(dtype));
+            let parts = [(0, 30), (30, 60), (60, 90)].map(|(a, b)| wide.narrow(1, a, b));
+            for [a, b] in [[&parts[0], &parts[1]], [&parts[2].contiguous(), &parts[0]]] {
+                for gate in [Gate::Silu, Gate::GeluTanh, Gate::Sigmoid] {
+                    let found = gated(gate, a, b);
+                    assert_eq!((found.shape(), found.dtype()), (a.shape(), dtype));
+                    let off = difference(&found, &(gate.of_mlx(a) * b));
+                    assert!(off <= 4.0 * bound, "{gate:?} {dtype}: {off}");
+                }
+                let off = difference(&gated_sum(a, &rows, b), &(a + rows.sigmoid() * b));
+                assert!(off <= bound, "gated sum {dtype}: {off}");
+            }
+        }
+    }
+
+    #[test]
+    fn caps_factors_and_finer_weights() {
+        crate::open().unwrap();
+        let x = Array::from_slice(&[-100.0_f32, 0.5, 3.0], &[1, 3]);
+        let found = softcap(&x, 2.0).to_vec::<f32>().unwrap();
+        let expected = [-2.0, 2.0 * 0.25_f32.tanh(), 2.0 * 1.5_f32.tanh()];
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}");
+        assert_eq!(scaled(&x, 3.0).to_vec::<f32>().unwrap(), [-300.0, 1.5, 9.0]);
+        // In bf16 the weight is 1, and 1.4142 stays what it is; 1.4184 is nearer to the next number.
+        let x = Array::from_slice(&[254.0_f32, 2.0], &[1, 2]).cast(Dtype::Bf16);
+        let weight = Array::from_slice(&[1.003_f32, 1.0], &[2]);
+        let y = rms_norm_in(&x, Some(&weight), 0.0, Dtype::Bf16);
+        let one = rms_norm_in(&x, Some(&weight.cast(Dtype::Bf16)), 0.0, Dtype::Bf16);
+        assert_eq!((y.dtype(), one.dtype()), (Dtype::Bf16, Dtype::Bf16));
+        assert!(difference(&y, &one) > 0.0, "the weight was rounded first");
+    }
 }

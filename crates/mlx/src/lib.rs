@@ -23,6 +23,7 @@ pub mod meter;
 mod open;
 mod ops;
 pub mod random;
+pub mod recurrent;
 pub mod safetensors;
 mod selftest;
 

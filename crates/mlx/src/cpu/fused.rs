@@ -1,4 +1,4 @@
-//! Norms, rotary positions, gates and attention on our own kernels: one node each, where MLX's CPU backend builds graphs of
+//! Norms, rotary positions and attention on our own kernels: one node each, where MLX's CPU backend builds graphs of
 //! small operations. Each gives None for what it does not take, and MLX computes that.
 //!
 //! Heads are `[batch, heads, length, width]`, any strides but the last.
@@ -8,8 +8,8 @@ use std::cell::RefCell;
 use smallvec::SmallVec;
 
 use kernels::{
-    Activation, Attention, Cells, Cpu, Floats, Gate, Heads, HeadsMut, RmsNorm, RopeLayout, Rows,
-    RowsMut, Segment, Span, Stored, rope_angles, rope_width,
+    Attention, Cells, Cpu, Floats, Heads, HeadsMut, RmsNorm, RopeLayout, Rows, RowsMut, Segment,
+    Span, Stored, rope_angles, rope_width,
 };
 
 use super::values::{Values, View, floats_mut, in_order, is_float, part_mut, promoted};
@@ -30,10 +30,9 @@ fn one(kernel: impl Kernel, inputs: &[&Array], like: &Array, dtype: Dtype) -> Ar
 }
 
 #[track_caller]
-pub(crate) fn rms_norm(x: &Array, weight: Option<&Array>, eps: f32) -> Option<Array> {
+pub(crate) fn rms_norm(x: &Array, weight: Option<&Array>, eps: f32, dtype: Dtype) -> Option<Array> {
     let inputs: Vec<&Array> = std::iter::once(x).chain(weight).collect();
     let fits = weight.is_none_or(|weight| weight.shape() == [x.dim(-1)]);
-    let dtype = weight.map_or(x.dtype(), |weight| promoted(x.dtype(), weight.dtype()));
     (ours(&inputs) && fits).then(|| one(Norm { eps }, &inputs, x, dtype))
 }
 
@@ -109,31 +108,6 @@ impl Blocks {
             firsts = firsts.iter().flat_map(steps).collect();
         }
         Blocks { firsts, rows, stride }
-    }
-}
-
-/// silu(gate) × up.
-#[track_caller]
-pub(crate) fn swiglu(gate: &Array, up: &Array) -> Option<Array> {
-    let alike = gate.shape() == up.shape() && gate.dtype() == up.dtype();
-    (ours(&[gate, up]) && alike).then(|| one(Swiglu, &[gate, up], gate, gate.dtype()))
-}
-
-struct Swiglu;
-
-impl Kernel for Swiglu {
-    fn name(&self) -> &'static str {
-        "swiglu"
-    }
-
-    fn run(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {
-        let (gate, up) = (Values::of(&inputs[0]), Values::of(&inputs[1]));
-        let columns = inputs[0].shape.last().map_or(1, |dim| *dim as usize);
-        let rows = gate.floats().len() / columns;
-        let (gate, up) =
-            (Rows::new(gate.floats(), rows, columns), Rows::new(up.floats(), rows, columns));
-        let y = RowsMut::new(floats_mut(&mut outputs[0]), rows, columns);
-        kernels::gated(&Cpu::current(), Gate::Times(Activation::Silu), &gate, &up, y);
     }
 }
 

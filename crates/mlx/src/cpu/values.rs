@@ -101,8 +101,7 @@ impl<'a> View<'a> {
         let straight =
             input.strides.last() == Some(&1) && input.strides.iter().all(|stride| *stride >= 0);
         if !straight {
-            let values = Values::of(input);
-            return View { values, first: 0, strides: row_major(&shape), shape };
+            return View::packed(input);
         }
         let (values, first) = match input.dtype {
             Dtype::F32 => reached(input, Values::F32),
@@ -116,6 +115,12 @@ impl<'a> View<'a> {
             shape,
             strides: input.strides.iter().map(|stride| *stride as usize).collect(),
         }
+    }
+
+    /// In row-major order, which may take a copy.
+    pub fn packed(input: &Input<'a>) -> View<'a> {
+        let shape: Vec<usize> = input.shape.iter().map(|dim| *dim as usize).collect();
+        View { values: Values::of(input), first: 0, strides: row_major(&shape), shape }
     }
 
     pub fn floats(&self) -> Floats<'_> {

@@ -9,6 +9,7 @@ mod norm;
 mod rope;
 
 use mlx::Array;
+use mlx::fast::Gate;
 
 pub use attention::{Mask, attend};
 pub use embedding::Embedding;
@@ -19,5 +20,15 @@ pub use rope::Rope;
 
 /// The gate of SwiGLU, arXiv:2002.05202: silu(gate) × up.
 pub fn swiglu(gate: &Array, up: &Array) -> Array {
-    mlx::fast::swiglu(gate, up)
+    mlx::fast::gated(Gate::Silu, gate, up)
+}
+
+/// The gate of GEGLU, arXiv:2002.05202: gelu(gate) × up, gelu in the form with tanh.
+pub fn geglu(gate: &Array, up: &Array) -> Array {
+    mlx::fast::gated(Gate::GeluTanh, gate, up)
+}
+
+/// cap × tanh(x / cap): x within ±cap.
+pub fn softcap(x: &Array, cap: f32) -> Array {
+    mlx::fast::softcap(x, cap)
 }
