@@ -8,10 +8,10 @@ use std::hint::black_box;
 
 use half::bf16;
 use kernels::{
-    Activation, Append, Attention, Candidate, Cells, CellsMut, Change, Cpu, Floats, FloatsMut,
-    Gate, Heads, HeadsMut, Kind, Limits, Prepare, QuantizedMatrix, Recurrence, RecurrentSegment,
-    RmsNorm, Rope, RopeLayout, Rows, RowsMut, Segment, Span, Stored, StoredMut, argmax, attend,
-    candidates, embed_quantized, gated, log_sum_exp, qk_prepare, recur, rms_norm_of_sum,
+    Activation, Append, Attention, Candidate, Cells, CellsMut, Change, Cpu, Draw, Edit, Floats,
+    FloatsMut, Gate, Heads, HeadsMut, Kind, Limits, Prepare, QuantizedMatrix, Recurrence,
+    RecurrentSegment, RmsNorm, Rope, RopeLayout, Rows, RowsMut, Segment, Span, Stored, StoredMut,
+    argmax, attend, embed_quantized, gated, log_sum_exp, qk_prepare, recur, rms_norm_of_sum,
     rope_angles, rope_width, softmax, top_k,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -274,9 +274,22 @@ impl Bench {
                 top_k(&self.cpu, x, k, &mut best);
             });
         }
-        let limits = Limits { temperature: 0.8, top_k: 40, top_p: 0.9, min_p: 0.0 };
-        self.report("candidates, top-k 40, top-p 0.9", 1, || {
-            candidates(&self.cpu, x, &limits, &mut best);
-        });
+        for limits in [
+            Limits { temperature: 0.8, top_k: 40, typical_p: 1.0, top_p: 0.9, min_p: 0.0 },
+            Limits { temperature: 0.8, top_k: 0, typical_p: 1.0, top_p: 0.9, min_p: 0.0 },
+            Limits { temperature: 1.0, top_k: 0, typical_p: 1.0, top_p: 1.0, min_p: 0.0 },
+        ] {
+            let Limits { top_k, top_p, .. } = limits;
+            for (edits, what) in [
+                (&[][..], ""),
+                (&[Edit { token: 9, bias: 1.0, repeat: 1.1, minus: 0.5 }], ", edited"),
+            ] {
+                let draw = Draw { row: 0, limits, key: 1, edits, allowed: None, logprobs: None };
+                self.report(&format!("a draw, top-k {top_k}, top-p {top_p}{what}"), 1, || {
+                    let rows = Rows::new(x, 1, VOCABULARY);
+                    black_box(kernels::draw(&self.cpu, &rows, &[draw]));
+                });
+            }
+        }
     }
 }

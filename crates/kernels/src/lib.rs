@@ -13,6 +13,7 @@
 mod attention;
 mod convolution;
 mod dense;
+mod drawing;
 mod element;
 mod elementwise;
 mod embedding;
@@ -40,6 +41,7 @@ pub use convolution::{
     ConvolutionSegment, Pictures, ShortConvolution, TAPS_MAX, Window, conv2d, convolve_short,
 };
 pub use dense::{gathered_product, product, products};
+pub use drawing::{Draw, Drawn, Edit, Limits, candidates, draw, noise};
 pub use element::{Element, Floats, FloatsMut};
 pub use elementwise::{Combine, combine, combine_row, gated_sum, scale, softcap};
 pub use embedding::{embed, embed_quantized};
@@ -58,7 +60,7 @@ pub use recurrent::{Change, Recurrence, RecurrentSegment, delta_gates, recur, sc
 pub use rope::{Heads, HeadsMut, Rope, RopeLayout, rope, rope_angles, rope_width};
 pub use routing::{Routing, Score, route};
 pub use rows::{Rows, RowsMut};
-pub use sampling::{Candidate, Limits, argmax, candidates, log_sum_exp, softmax, top_k};
+pub use sampling::{Candidate, argmax, log_sum_exp, softmax, top_k};
 
 /// What a kernel runs on.
 #[derive(Clone, Copy)]

@@ -1,4 +1,4 @@
-//! Rows of logits: the largest, the largest few, softmax, and the candidates that a sampler draws from.
+//! Rows of logits: the largest, the largest few, and softmax.
 //!
 //! Ties go to the lower number. Minus infinity and NaN are never chosen.
 
@@ -11,25 +11,11 @@ use crate::rows::{Rows, RowsMut};
 use crate::spread;
 use crate::vector::{Body, Source, SourceRows, TargetRows, Vector, math, on};
 
-/// A column and its value: a logit, or a probability.
+/// A column and its value.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Candidate {
     pub index: u32,
     pub value: f32,
-}
-
-/// Which candidates to keep, in this order: the `top_k` best, of them the fewest whose share is `top_p`, of them those
-/// with at least `min_p` of the best one's probability.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Limits {
-    /// Divides the logits; above 0.
-    pub temperature: f32,
-    /// 0: all.
-    pub top_k: usize,
-    /// 1: all.
-    pub top_p: f32,
-    /// 0: all.
-    pub min_p: f32,
 }
 
 /// The column with the largest value; 0 if there is none.
@@ -40,9 +26,7 @@ pub fn argmax(cpu: &Cpu<'_>, row: Floats<'_>) -> usize {
 
 /// `ln Σ eˣ`; minus infinity for an empty row.
 pub fn log_sum_exp(cpu: &Cpu<'_>, row: Floats<'_>) -> f32 {
-    let body = Mass { x: row.into(), count: row.len(), factor: 1.0 };
-    // SAFETY: as in `argmax`.
-    let (max, sum) = unsafe { on(cpu.isa, body) };
+    let (max, sum) = mass(cpu, row, 1.0);
     if sum == 0.0 { f32::NEG_INFINITY } else { max + sum.ln() }
 }
 
@@ -73,32 +57,11 @@ pub fn top_k(cpu: &Cpu<'_>, row: Floats<'_>, k: usize, best: &mut Vec<Candidate>
     best.truncate(k);
 }
 
-/// Puts the candidates that `limits` leave into `kept`, the likeliest first, with probabilities that sum to 1.
-pub fn candidates(cpu: &Cpu<'_>, row: Floats<'_>, limits: &Limits, kept: &mut Vec<Candidate>) {
-    debug_assert!(limits.temperature > 0.0, "a temperature of {}", limits.temperature);
-    let factor = 1.0 / limits.temperature;
-    if limits.top_k > 0 {
-        top_k(cpu, row, limits.top_k, kept);
-        let share = kept.iter().map(|c| weight(c, kept[0], factor)).sum();
-        cut(kept, limits, factor, share);
-        return;
-    }
-    let body = Mass { x: row.into(), count: row.len(), factor };
+/// The largest value, and `Σ e^(factor * (x - largest))`.
+pub(crate) fn mass(cpu: &Cpu<'_>, row: Floats<'_>, factor: f32) -> (f32, f32) {
     // SAFETY: as in `argmax`.
-    let (_, mass) = unsafe { on(cpu.isa, body) };
-    let mut k = FIRST_GUESS;
-    loop {
-        top_k(cpu, row, k, kept);
-        let found = kept.len();
-        if cut(kept, limits, factor, mass) || found < k {
-            return;
-        }
-        k *= 8;
-    }
+    unsafe { on(cpu.isa, Mass { x: row.into(), count: row.len(), factor }) }
 }
-
-/// How many candidates are looked at when no `top_k` says; nearly always enough for a `top_p`.
-const FIRST_GUESS: usize = 256;
 
 /// Exponentials added in f32 before they go into an f64: a vocabulary's worth would lose digits. A multiple of 32.
 const STRETCH: usize = 1024;
@@ -106,33 +69,8 @@ const STRETCH: usize = 1024;
 /// Candidates gathered before the worst are thrown out.
 const ROOM_MIN: usize = 1024;
 
-fn better(a: &Candidate, b: &Candidate) -> Ordering {
+pub(crate) fn better(a: &Candidate, b: &Candidate) -> Ordering {
     b.value.total_cmp(&a.value).then(a.index.cmp(&b.index))
-}
-
-fn weight(candidate: &Candidate, best: Candidate, factor: f32) -> f32 {
-    ((candidate.value - best.value) * factor).exp()
-}
-
-/// Turns sorted logits into the probabilities that are left; false if more candidates would have been left.
-fn cut(kept: &mut Vec<Candidate>, limits: &Limits, factor: f32, mass: f32) -> bool {
-    let Some(&best) = kept.first() else { return true };
-    let (mut sum, mut count, mut whole) = (0.0, 0, false);
-    for candidate in kept.iter_mut() {
-        let weight = weight(candidate, best, factor);
-        // The best one always stays.
-        whole = count > 0 && (weight < limits.min_p || sum >= limits.top_p * mass);
-        if whole {
-            break;
-        }
-        candidate.value = weight;
-        sum += weight;
-        count += 1;
-    }
-    let whole = whole || (limits.top_p < 1.0 && sum >= limits.top_p * mass);
-    kept.truncate(count);
-    kept.iter_mut().for_each(|candidate| candidate.value /= sum);
-    whole
 }
 
 struct ArgMax {
@@ -181,7 +119,7 @@ unsafe fn largest<V: Vector>(x: Source, count: usize) -> f32 {
     }
 }
 
-/// The largest value times `factor`, and the sum of the exponentials relative to it.
+/// The largest value, and the sum of the exponentials relative to it.
 struct Mass {
     x: Source,
     count: usize,
@@ -193,20 +131,21 @@ impl Body for Mass {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) -> (f32, f32) {
         // SAFETY: as in `vector`.
-        unsafe { mass::<V>(self.x, self.count, self.factor) }
+        unsafe { mass_of::<V>(self.x, self.count, self.factor) }
     }
 }
 
 #[inline(always)]
 #[allow(clippy::missing_safety_doc)]
-unsafe fn mass<V: Vector>(x: Source, count: usize, factor: f32) -> (f32, f32) {
+unsafe fn mass_of<V: Vector>(x: Source, count: usize, factor: f32) -> (f32, f32) {
     // SAFETY: as in `vector`.
     unsafe {
-        let max = largest::<V>(x, count) * factor;
+        let max = largest::<V>(x, count);
         if max == f32::NEG_INFINITY {
             return (max, 0.0);
         }
-        let (factors, shift) = (V::splat(factor), V::splat(-max));
+        // Subtracted first: at a low temperature the products would have no digits left for the difference.
+        let (factors, maxima) = (V::splat(factor), V::splat(max));
         let (mut sum, mut i) = (0f64, 0);
         while i + 2 * V::LANES <= count {
             let mut sums = [V::zero(); 2];
@@ -214,14 +153,14 @@ unsafe fn mass<V: Vector>(x: Source, count: usize, factor: f32) -> (f32, f32) {
             while i + 2 * V::LANES <= end {
                 for (part, sum) in sums.iter_mut().enumerate() {
                     let v = x.load::<V>(i + part * V::LANES);
-                    *sum = V::add(*sum, math::exp::<V>(V::fma(v, factors, shift)));
+                    *sum = V::add(*sum, math::exp::<V>(V::mul(V::sub(v, maxima), factors)));
                 }
                 i += 2 * V::LANES;
             }
             sum += f64::from(V::sum(V::add(sums[0], sums[1])));
         }
         for i in i..count {
-            sum += f64::from((x.get(i) * factor - max).exp());
+            sum += f64::from(((x.get(i) - max) * factor).exp());
         }
         (max, sum as f32)
     }
@@ -243,11 +182,11 @@ impl Body for Softmax {
             let (x, y) = (self.x.row(row), self.y.row(row));
             // SAFETY: as in `vector`.
             unsafe {
-                let (max, sum) = mass::<V>(x, self.columns, self.factor);
-                let (shift, share) = if sum > 0.0 { (-max, 1.0 / sum) } else { (0.0, 0.0) };
-                let (factor, shift) = (V::splat(self.factor), V::splat(shift));
+                let (max, sum) = mass_of::<V>(x, self.columns, self.factor);
+                let (max, share) = if sum > 0.0 { (max, 1.0 / sum) } else { (0.0, 0.0) };
+                let (factor, max) = (V::splat(self.factor), V::splat(max));
                 for i in (0..self.columns).step_by(V::LANES) {
-                    let v = V::fma(x.load_to::<V>(i, self.columns), factor, shift);
+                    let v = V::mul(V::sub(x.load_to::<V>(i, self.columns), max), factor);
                     let v = V::mul(math::exp::<V>(v), V::splat(share));
                     y.store_to::<V>(i, self.columns, v);
                 }
@@ -324,7 +263,6 @@ impl Best<'_> {
 
 #[cfg(test)]
 mod tests {
-    use half::bf16;
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
@@ -403,50 +341,5 @@ mod tests {
         check(&row, &[1, 2, 5]);
         (row[98], row[1699], row[0]) = (f32::NAN, f32::NAN, f32::NAN);
         check(&row, &[1, 2, 5]);
-    }
-
-    #[test]
-    fn what_limits_leave() {
-        let mut rng = StdRng::seed_from_u64(9);
-        let pool = Pool::new(1);
-        for round in 0..60 {
-            let count = rng.random_range(1..4000);
-            let row: Vec<bf16> = logits(&mut rng, count).into_iter().map(bf16::from_f32).collect();
-            let limits = Limits {
-                temperature: rng.random_range(0.3..3.0),
-                top_k: if round % 2 == 0 { 0 } else { rng.random_range(1..300) },
-                top_p: if round % 3 == 0 { 1.0 } else { rng.random_range(0.01..0.999) },
-                min_p: if round % 5 == 0 { 0.0 } else { rng.random_range(0.0..0.3) },
-            };
-            // Plainly, in f64.
-            let mut want: Vec<(u32, f64)> =
-                row.iter().enumerate().map(|(i, x)| (i as u32, f64::from(x.to_f32()))).collect();
-            want.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-            want.truncate(if limits.top_k == 0 { count } else { limits.top_k });
-            let best = want[0].1;
-            let weigh =
-                |w: &(u32, f64)| (w.0, ((w.1 - best) / f64::from(limits.temperature)).exp());
-            let want: Vec<(u32, f64)> = want.iter().map(weigh).collect();
-            let mass: f64 = want.iter().map(|w| w.1).sum();
-            for isa in isa::available() {
-                let mut kept = Vec::new();
-                candidates(&Cpu { isa, pool: &pool }, Floats::Bf16(&row), &limits, &mut kept);
-                let total: f32 = kept.iter().map(|c| c.value).sum();
-                assert!((total - 1.0).abs() < 1e-4, "{} {total}", isa.name());
-                let share: f64 = want[..kept.len()].iter().map(|w| w.1).sum();
-                for (c, w) in kept.iter().zip(&want) {
-                    assert_eq!(c.index, w.0);
-                    assert!((f64::from(c.value) - w.1 / share).abs() < 1e-5);
-                }
-                // One fewer would not do, and one more is not needed; but for rounding.
-                let (p, min_p) = (f64::from(limits.top_p), f64::from(limits.min_p));
-                let last = want[kept.len() - 1].1;
-                let alone = kept.len() == 1;
-                assert!(alone || (share - last < p * mass * 1.0001 && last > min_p * 0.9999));
-                if let Some(next) = want.get(kept.len()) {
-                    assert!(share > p * mass * 0.9999 || next.1 < min_p * 1.0001, "{limits:?}");
-                }
-            }
-        }
     }
 }

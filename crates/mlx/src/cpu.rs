@@ -6,6 +6,7 @@
 //! pass through MLX, whose streams do not survive many errors.
 
 pub(crate) mod arrange;
+pub(crate) mod draws;
 pub(crate) mod experts;
 pub(crate) mod fused;
 pub(crate) mod gates;

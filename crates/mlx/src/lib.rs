@@ -33,10 +33,11 @@ pub use dtype::{Dtype, Element};
 pub use error::{EvalError, GraphError, OpenError, catch};
 pub use open::{Attempt, Library, Opened, Outcome, Report, open, report};
 pub use ops::{
-    Conv, Experts, Mode, Pad, Quantized, Routing, Stack, addmm, arange, array_equal, concatenate,
-    conv1d, conv2d, conv3d, dequantize, einsum, experts, eye, full, gather_mm, gather_qmm, linear,
-    linspace, ones, quantize, quantized_linear, quantized_matmul, route, stack, take_quantized,
-    tri, unwritten, where_, zeros,
+    Conv, Draw, Draws, Edit, Experts, Limits, Logprobs, Mode, Pad, Quantized, Routing, Stack,
+    addmm, arange, array_equal, concatenate, conv1d, conv2d, conv3d, dequantize, draw, einsum,
+    experts, eye, full, gather_mm, gather_qmm, linear, linspace, noise, ones, quantize,
+    quantized_linear, quantized_matmul, route, stack, take_quantized, tri, unwritten, where_,
+    zeros,
 };
 pub use selftest::{Check, selftest};
 

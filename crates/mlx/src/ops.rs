@@ -5,6 +5,7 @@
 
 mod arithmetic;
 mod creation;
+mod draws;
 mod experts;
 mod indexing;
 mod operators;
@@ -14,6 +15,7 @@ mod shape;
 
 pub use arithmetic::where_;
 pub use creation::{arange, eye, full, linspace, ones, tri, unwritten, zeros};
+pub use draws::{Draw, Draws, Edit, Limits, Logprobs, draw, noise};
 pub use experts::{Experts, Routing, Stack, experts, route};
 pub use products::{
     Conv, Mode, Quantized, addmm, conv1d, conv2d, conv3d, dequantize, einsum, gather_mm,
