@@ -13,9 +13,8 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use protocol::{Failure, MemoryReport, TokenLogprob};
-use text::constraint::Mask;
 
-use crate::sampling::Sampling;
+use crate::sampling::{Edits, Sampling};
 
 pub(crate) trait Executor {
     /// A sequence's place in the model's memory.
@@ -70,9 +69,8 @@ pub(crate) trait Executor {
 
     /// Starts a step. If it fails, all slots remember what they did before.
     fn dispatch(&mut self, feeds: &[Feed<Self::Slot>]) -> Result<Self::Ticket, Failure>;
-    /// Draws for the draws that wait for a mask, in order; with none given, any token may be drawn. Must come before
-    /// anything else is done with a step that has such draws.
-    fn draw(&mut self, ticket: &mut Self::Ticket, masks: &[Option<Mask>]) -> Result<(), Failure>;
+    /// Makes the late draws, in order. Must come before anything else is done with a step that has such draws.
+    fn draw(&mut self, ticket: &mut Self::Ticket, edits: &[Edits]) -> Result<(), Failure>;
     /// For each feed that draws, in order: what its rows drew. If it fails, the slots of this step and of those after it
     /// are useless.
     fn collect(&mut self, ticket: Self::Ticket) -> Result<Vec<Vec<Drawn>>, Failure>;
@@ -105,9 +103,11 @@ pub(crate) struct Draw {
     /// Counts the draws of the sequence: with the seed it fixes the randomness, whoever else is in the batch.
     pub index: u64,
     pub logprobs: Option<u8>,
-    /// The token is drawn later, by [`Executor::draw`]: what it may be depends on the one before it, which nobody has
-    /// seen yet. The step itself need not wait for that.
-    pub masked: bool,
+    /// What is done to the logits first, where that is known: always, or because the tokens before are.
+    pub edits: Edits,
+    /// The token is drawn later, by [`Executor::draw`], which says what is done to the logits: that depends on the token
+    /// before it, which nobody has seen yet. The step itself need not wait for that.
+    pub late: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -7,14 +7,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mlx::{Array, Dtype};
+use mlx::Array;
 use models::{Batch, Memory, Model, Slot};
-use protocol::{Failure, FailureKind, MemoryReport, TokenChoice, TokenLogprob};
+use protocol::{Failure, FailureKind, MemoryReport};
 
-use text::constraint::Mask;
-
-use crate::executor::{Draw, Drawn, Executor, Feed, Input};
-use crate::sampler::{self, Logprobs};
+use crate::drawing::Ticket;
+use crate::executor::{Drawn, Executor, Feed, Input};
+use crate::sampling::Edits;
 
 /// Steps between two returns of the allocator's free buffers to the system. Price: a slower step.
 const STEPS_PER_CLEARING: u32 = 256;
@@ -29,24 +28,6 @@ pub(crate) struct Forward {
     start: Instant,
 }
 
-pub(crate) struct Ticket {
-    /// u32, one for each draw; empty while some of them wait.
-    tokens: Rc<Array>,
-    logprobs: Vec<Option<Logprobs>>,
-    /// How many draws each of the feeds that draw has.
-    counts: Vec<usize>,
-    waiting: Option<Waiting>,
-}
-
-/// A step of which some tokens are still to be drawn.
-struct Waiting {
-    /// A row for each draw.
-    logits: Array,
-    draws: Vec<(Slot, Draw)>,
-    /// What is drawn already.
-    tokens: Vec<Option<Array>>,
-}
-
 impl Forward {
     pub fn new(model: Box<dyn Model>) -> Forward {
         let memory = model.memory();
@@ -54,7 +35,7 @@ impl Forward {
         Forward { model, memory, pages, last: HashMap::new(), steps: 0, start }
     }
 
-    fn step(&mut self, feeds: &[Feed<Slot>]) -> Result<Ticket, Failure> {
+    fn step(&mut self, feeds: &[Feed<Slot>]) -> Result<Ticket<Slot>, Failure> {
         let lengths: Vec<(Slot, usize)> =
             feeds.iter().map(|feed| (feed.slot, feed.rows())).collect();
         let batch = Batch::new(self.tokens(feeds), &lengths, &self.memory);
@@ -63,55 +44,31 @@ impl Forward {
         let silent = feeds.iter().filter(|feed| feed.draws.is_empty());
         let remembered: Vec<Array> =
             silent.flat_map(|feed| self.memory.arrays(feed.slot)).collect();
-        let draws: Vec<(Slot, &Draw)> =
-            feeds.iter().flat_map(|feed| feed.draws.iter().map(|draw| (feed.slot, draw))).collect();
-        if draws.is_empty() {
+        if feeds.iter().all(|feed| feed.draws.is_empty()) {
             // Computed now, so that its activations are gone before the next.
             drop(hidden);
             mlx::eval(&remembered.iter().collect::<Vec<_>>()).map_err(failed_eval)?;
             mlx::memory::clear_cache();
             return Ok(Ticket::nothing());
         }
-        let logits = self.model.logits(&drawing_rows(&hidden, feeds));
-        let mut ticket = match draws.iter().any(|(_, draw)| draw.masked) {
-            true => draw_free(logits, &draws),
-            false => draw_all(&logits, &draws),
-        };
-        ticket.counts = feeds.iter().map(|feed| feed.draws.len()).filter(|n| *n > 0).collect();
+        let ticket = Ticket::new(self.model.logits(&drawing_rows(&hidden, feeds)), feeds);
         let arrays = ticket.arrays().into_iter().chain(&remembered).collect::<Vec<_>>();
         mlx::async_eval(&arrays).map_err(failed_eval)?;
-        for (row, (slot, _)) in draws.iter().enumerate() {
-            self.last.insert(*slot, (Rc::clone(&ticket.tokens), row));
-        }
+        self.last.extend(ticket.last().map(|(slot, tokens, row)| (slot, (tokens, row))));
+        let nothing = Rc::new(Array::from_slice::<u32>(&[], &[0]));
+        self.last.extend(ticket.late_slots().map(|slot| (slot, (Rc::clone(&nothing), 0))));
         Ok(ticket)
     }
 
     /// Draws what waits; then the step is like any other.
-    fn draw_waiting(&mut self, ticket: &mut Ticket, masks: &[Option<Mask>]) -> Result<(), Failure> {
-        let Some(Waiting { logits, draws, tokens }) = ticket.waiting.take() else { return Ok(()) };
-        let mut masks = masks.iter();
-        let tokens: Vec<Array> = draws
-            .iter()
-            .zip(tokens)
-            .enumerate()
-            .map(|(index, ((_, draw), drawn))| {
-                drawn.unwrap_or_else(|| {
-                    let row = row_of(&logits, index);
-                    let mask = masks.next().and_then(Option::as_ref);
-                    let row = mask.map(|mask| sampler::masked(&row, mask)).unwrap_or(row);
-                    sampler::draw(&draw.sampling, &row, draw.index)
-                })
-            })
-            .collect();
-        let draw = |index: usize| &draws[index].1;
-        let counts = std::mem::take(&mut ticket.counts);
-        *ticket = finished(&logits, joined(&tokens), draws.len(), draw);
-        ticket.counts = counts;
+    fn draw_late(&mut self, ticket: &mut Ticket<Slot>, edits: &[Edits]) -> Result<(), Failure> {
+        let late: Vec<Slot> = ticket.late_slots().collect();
+        ticket.draw_late(edits);
         mlx::async_eval(&ticket.arrays()).map_err(failed_eval)?;
-        for (row, (slot, _)) in draws.iter().enumerate() {
+        for (slot, tokens, row) in ticket.last().filter(|(slot, ..)| late.contains(slot)) {
             // Unless it was closed or rewound in the meantime.
-            if let Some(last) = self.last.get_mut(slot) {
-                *last = (Rc::clone(&ticket.tokens), row);
+            if let Some(last) = self.last.get_mut(&slot) {
+                *last = (tokens, row);
             }
         }
         Ok(())
@@ -156,7 +113,7 @@ impl Executor for Forward {
     type Slot = Slot;
     type Page = u32;
     type State = NoState;
-    type Ticket = Ticket;
+    type Ticket = Ticket<Slot>;
 
     fn open(&mut self) -> Slot {
         let slot = self.memory.open();
@@ -252,7 +209,7 @@ impl Executor for Forward {
         true
     }
 
-    fn dispatch(&mut self, feeds: &[Feed<Slot>]) -> Result<Ticket, Failure> {
+    fn dispatch(&mut self, feeds: &[Feed<Slot>]) -> Result<Ticket<Slot>, Failure> {
         self.steps = (self.steps + 1) % STEPS_PER_CLEARING;
         if self.steps == 0 {
             mlx::memory::clear_cache();
@@ -269,22 +226,13 @@ impl Executor for Forward {
         step
     }
 
-    fn draw(&mut self, ticket: &mut Ticket, masks: &[Option<Mask>]) -> Result<(), Failure> {
-        mlx::catch(|| self.draw_waiting(ticket, masks))
+    fn draw(&mut self, ticket: &mut Ticket<Slot>, edits: &[Edits]) -> Result<(), Failure> {
+        mlx::catch(|| self.draw_late(ticket, edits))
             .map_err(|error| Failure::internal(error.to_string()))?
     }
 
-    fn collect(&mut self, ticket: Ticket) -> Result<Vec<Vec<Drawn>>, Failure> {
-        if ticket.logprobs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let tokens: Vec<u32> = ticket.tokens.to_vec().map_err(failed_eval)?;
-        let mut drawn = tokens.into_iter().zip(&ticket.logprobs).map(|(token, logprobs)| {
-            let logprob =
-                logprobs.as_ref().map(|logprobs| read_logprobs(token, logprobs)).transpose()?;
-            Ok(Drawn { token, logprob })
-        });
-        ticket.counts.iter().map(|count| drawn.by_ref().take(*count).collect()).collect()
+    fn collect(&mut self, ticket: Ticket<Slot>) -> Result<Vec<Vec<Drawn>>, Failure> {
+        ticket.collect().map_err(failed_eval)
     }
 
     fn memory(&self) -> MemoryReport {
@@ -321,25 +269,6 @@ impl Pages {
     }
 }
 
-impl Ticket {
-    /// Of a step in which nobody draws.
-    fn nothing() -> Ticket {
-        let tokens = Rc::new(Array::from_slice::<u32>(&[], &[0]));
-        Ticket { tokens, logprobs: Vec::new(), counts: Vec::new(), waiting: None }
-    }
-
-    fn arrays(&self) -> Vec<&Array> {
-        let logprobs = self.logprobs.iter().flatten();
-        let parts = logprobs.flat_map(|l| {
-            std::iter::once(&l.chosen).chain(l.top.iter().flat_map(|(ids, values)| [ids, values]))
-        });
-        let waiting = self.waiting.iter().flat_map(|waiting| {
-            std::iter::once(&waiting.logits).chain(waiting.tokens.iter().flatten())
-        });
-        std::iter::once(&*self.tokens).chain(parts).chain(waiting).collect()
-    }
-}
-
 /// The hidden states from which tokens are drawn, `[draws, hidden]`.
 fn drawing_rows(hidden: &Array, feeds: &[Feed<Slot>]) -> Array {
     let mut end = 0;
@@ -353,84 +282,6 @@ fn drawing_rows(hidden: &Array, feeds: &[Feed<Slot>]) -> Array {
         [row] => hidden.narrow(0, row, row + 1),
         _ => hidden.take(&Array::from_slice(&wanted, &[wanted.len() as i32]), 0),
     }
-}
-
-fn row_of(logits: &Array, index: usize) -> Array {
-    match logits.shape()[0] {
-        1 => logits.clone(),
-        _ => logits.narrow(0, index as i32, index as i32 + 1),
-    }
-}
-
-fn joined(parts: &[Array]) -> Array {
-    match parts {
-        [one] => one.clone(),
-        many => mlx::concatenate(&many.iter().collect::<Vec<_>>(), 0),
-    }
-}
-
-/// `logits` has a row for each draw.
-fn draw_all(logits: &Array, draws: &[(Slot, &Draw)]) -> Ticket {
-    let tokens = if draws.iter().all(|(_, draw)| draw.sampling.is_greedy()) {
-        sampler::greedy(logits)
-    } else {
-        let parts: Vec<Array> = draws
-            .iter()
-            .enumerate()
-            .map(|(row, (_, draw))| sampler::draw(&draw.sampling, &row_of(logits, row), draw.index))
-            .collect();
-        joined(&parts)
-    };
-    finished(logits, tokens, draws.len(), |index| draws[index].1)
-}
-
-/// Draws for those that wait for nothing; their rate does not depend on the others.
-fn draw_free(logits: Array, draws: &[(Slot, &Draw)]) -> Ticket {
-    let free = |(row, (_, draw)): (usize, &(Slot, &Draw))| {
-        let logits = || row_of(&logits, row);
-        (!draw.masked).then(|| sampler::draw(&draw.sampling, &logits(), draw.index))
-    };
-    let tokens = draws.iter().enumerate().map(free).collect();
-    let draws = draws.iter().map(|(slot, draw)| (*slot, (*draw).clone())).collect();
-    let placeholder = Rc::new(logits.clone());
-    Ticket {
-        tokens: placeholder,
-        logprobs: Vec::new(),
-        counts: Vec::new(),
-        waiting: Some(Waiting { logits, draws, tokens }),
-    }
-}
-
-/// A step whose tokens are all drawn, from the raw `logits` or from masked ones.
-fn finished<'a>(
-    logits: &Array,
-    tokens: Array,
-    count: usize,
-    draw: impl Fn(usize) -> &'a Draw,
-) -> Ticket {
-    let logprobs = (0..count)
-        .map(|index| {
-            let token = tokens.narrow(0, index as i32, index as i32 + 1);
-            let alternatives = draw(index).logprobs?;
-            Some(Logprobs::new(&row_of(logits, index), &token, alternatives))
-        })
-        .collect();
-    let tokens = Rc::new(tokens.cast(Dtype::U32));
-    Ticket { tokens, logprobs, counts: Vec::new(), waiting: None }
-}
-
-fn read_logprobs(token: u32, logprobs: &Logprobs) -> Result<TokenLogprob, Failure> {
-    let choice = |id, logprob| TokenChoice { id, logprob, bytes: Vec::new() };
-    let chosen: Vec<f32> = logprobs.chosen.to_vec().map_err(failed_eval)?;
-    let top = match &logprobs.top {
-        None => Vec::new(),
-        Some((ids, values)) => {
-            let ids: Vec<u32> = ids.to_vec().map_err(failed_eval)?;
-            let values: Vec<f32> = values.to_vec().map_err(failed_eval)?;
-            ids.into_iter().zip(values).map(|(id, value)| choice(id, value)).collect()
-        }
-    };
-    Ok(TokenLogprob { chosen: choice(token, chosen.first().copied().unwrap_or(f32::NAN)), top })
 }
 
 /// Lack of memory is no bug; anything else that fails while computing is.

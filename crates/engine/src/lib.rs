@@ -5,6 +5,7 @@
 //! commands come between steps.
 
 mod batcher;
+mod drawing;
 #[allow(dead_code)] // Pages are taken into use with the tree.
 mod executor;
 mod forms;

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use protocol::{Failure, FailureKind, MemoryReport};
 
+use mlx::Edit;
 use text::constraint::Mask;
 
 use crate::executor::{Drawn, Executor, Feed, Input};
+use crate::sampling::Edits;
 
 /// The end token of the tokenizer that these tests use.
 pub(crate) const END: u32 = 500;
@@ -110,6 +112,19 @@ impl Summary {
         if self.free.is_multiple_of(41) { END } else { 1 + self.free % 400 }
     }
 
+    /// As `next` or `next_of`; edits change what comes, whatever their order.
+    fn drawn(self, edits: &Edits) -> u32 {
+        let salt = |edit: &Edit| {
+            let numbers =
+                [edit.token, edit.bias.to_bits(), edit.repeat.to_bits(), edit.minus.to_bits()];
+            numbers.iter().fold(7, |hash: u32, number| hash.wrapping_mul(31).wrapping_add(*number))
+        };
+        let salt = edits.tokens.iter().map(salt).fold(0, u32::wrapping_add);
+        let (free, formed) = (self.free.wrapping_add(salt), self.formed.wrapping_add(salt));
+        let edited = Summary { free, formed, ..self };
+        edits.mask.as_ref().map_or_else(|| edited.next(), |mask| edited.next_of(mask))
+    }
+
     fn next_of(self, mask: &Mask) -> u32 {
         let ids: Vec<u32> = mask.ids().collect();
         match mask.allows(END) && self.formed.is_multiple_of(3) {
@@ -122,6 +137,11 @@ impl Summary {
 /// The token that follows this history.
 pub(crate) fn next(history: &[u32]) -> u32 {
     Summary::of(history).next()
+}
+
+/// The token that follows it after edits.
+pub(crate) fn drawn(history: &[u32], edits: &Edits) -> u32 {
+    Summary::of(history).drawn(edits)
 }
 
 /// The token that follows it within a form: an end if there may be one, now and then.
@@ -315,9 +335,10 @@ impl ScriptedExecutor {
                 true => self.slots[&feed.slot].state,
                 false => Summary::of(&self.remembered(feed.slot)),
             };
-            let token = history.next();
+            let token = history.drawn(&feed.draws[row - drawing_from].edits);
             let is_last = row + 1 == tokens.len();
-            if feed.draws[row - drawing_from].masked {
+            let draw = &feed.draws[row - drawing_from];
+            if draw.late {
                 let row = drawn.len();
                 ticket.waiting.push(Waiting {
                     feed: index,
@@ -502,11 +523,10 @@ impl Executor for ScriptedExecutor {
         Ok(ticket)
     }
 
-    fn draw(&mut self, ticket: &mut ScriptedTicket, masks: &[Option<Mask>]) -> Result<(), Failure> {
-        assert_eq!(ticket.waiting.len(), masks.len(), "each waiting draw has its mask");
-        for (waiting, mask) in ticket.waiting.drain(..).zip(masks) {
-            let Some(mask) = mask else { continue };
-            let token = waiting.history.next_of(mask);
+    fn draw(&mut self, ticket: &mut ScriptedTicket, edits: &[Edits]) -> Result<(), Failure> {
+        assert_eq!(ticket.waiting.len(), edits.len(), "each late draw has its edits");
+        for (waiting, edits) in ticket.waiting.drain(..).zip(edits) {
+            let token = waiting.history.drawn(edits);
             ticket.drawn[waiting.feed][waiting.row].token = token;
             // Who has left has no slot any more.
             if let Some(slot) = self.slots.get_mut(&waiting.slot)

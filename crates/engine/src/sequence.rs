@@ -6,7 +6,7 @@ use protocol::{FinishReason, Options, Usage};
 use text::constraint::Constraint;
 
 use crate::output::Output;
-use crate::sampling::Sampling;
+use crate::sampling::{Edits, Sampling, Window};
 
 pub(crate) struct Sequence<Slot> {
     /// The prompt, then what was generated and read; never an end token.
@@ -21,6 +21,8 @@ pub(crate) struct Sequence<Slot> {
     /// Upper limit of `draws`.
     pub draws_max: u64,
     pub sampling: Sampling,
+    /// What penalties look at; none where there are none.
+    pub window: Option<Window>,
     pub logprobs: Option<u8>,
     pub output: Output,
     /// What its reply has to look like, if that was asked.
@@ -39,8 +41,21 @@ impl<Slot: Copy> Sequence<Slot> {
         self.tokens.len() - self.prompt_tokens
     }
 
-    /// Tells the reply's form, if it has one, which token was drawn.
+    /// Whether what a draw may be depends on the tokens before it.
+    pub fn draws_late(&self) -> bool {
+        self.constraint.is_some() || self.window.is_some()
+    }
+
+    /// For the draw after the last token that is known.
+    pub fn edits(&mut self) -> text::Result<Edits> {
+        let mask = self.constraint.as_mut().map(Constraint::mask).transpose()?;
+        Ok(self.sampling.edits(self.window.as_ref(), mask))
+    }
+
+    /// Takes a token that was drawn; the reply's form, if it has one, may refuse it.
     pub fn follow(&mut self, token: u32) -> text::Result<()> {
+        self.tokens.push(token);
+        self.window.iter_mut().for_each(|window| window.push(token));
         self.constraint.as_mut().map_or(Ok(()), |constraint| constraint.accept(token))
     }
 

@@ -1,10 +1,11 @@
 //! The step loop under random arrivals, cancellations, slow readers and failing steps, without a model: whatever the
 //! order, each reply is the one its prompt has alone, each request gets one last event, and no slot is lost.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use mlx::Edit;
 use protocol::{
     Engine, Event, FailureKind, FinishReason, Format, Input, Options, Outbox, Request, RequestId,
     Think, ToolChoice, Work,
@@ -12,6 +13,7 @@ use protocol::{
 use text::Text;
 use text::constraint::{Grammar, Vocabulary, Wish};
 
+use crate::sampling::Edits;
 use crate::scripted::{self, ScriptedExecutor};
 use crate::steps::Steps;
 
@@ -348,4 +350,70 @@ fn a_form_that_cannot_be_kept_is_refused_before_anything_is_computed() {
         assert!(failure.message.contains(words), "{}", failure.message);
     }
     assert_eq!((steps.step(&mut readers), steps.executor().computed), (Work::Idle, 0));
+}
+
+/// Each of these options is told the tokens of prompt and reply up to the one before, whoever else is in the batch.
+#[test]
+fn penalties_see_all_tokens_before_a_draw() {
+    const LAST: usize = 5;
+    let text = text();
+    let words = ["the cat", " sat on", " a mat", " and saw", " the sea", " again"];
+    let options = |num_predict: usize, penalised: bool| Options {
+        num_predict: Some(num_predict as i64),
+        presence_penalty: penalised.then_some(0.5),
+        frequency_penalty: penalised.then_some(0.25),
+        repeat_last_n: Some(LAST as i64),
+        ..Options::default()
+    };
+    let alone = |prompt: &str, num_predict: usize| {
+        let input = Input::Raw { prompt: prompt.to_owned() };
+        let mut tokens = text.encode_prompt(prompt, text.prompt_kind(&input)).unwrap();
+        let mut reply = Vec::new();
+        for _ in 0..num_predict {
+            let last = &tokens[tokens.len().saturating_sub(LAST)..];
+            let count = |token: &u32| last.iter().filter(|known| *known == token).count();
+            let edit = |token: &u32| Edit {
+                token: *token,
+                bias: 0.0,
+                repeat: 1.0,
+                minus: 0.5 + 0.25 * count(token) as f32,
+            };
+            let distinct: BTreeSet<u32> = last.iter().copied().collect();
+            let edits = Edits { tokens: distinct.iter().map(edit).collect(), mask: None };
+            let token = scripted::drawn(&tokens, &edits);
+            if token == scripted::END {
+                break;
+            }
+            tokens.push(token);
+            reply.push(token);
+        }
+        let mut stream = text.decoder();
+        let content: String = reply.iter().map(|token| stream.push(*token)).collect();
+        content + &stream.finish()
+    };
+    for seed in 0..50 {
+        let mut dice = Dice(seed);
+        let mut steps = Steps::new(ScriptedExecutor::new(), Rc::clone(&text), CONTEXT, 7);
+        let mut readers = Readers::default();
+        let mut expected = BTreeMap::new();
+        for id in 0..8 {
+            let prompt: String =
+                (0..1 + dice.below(8)).map(|_| words[dice.below(words.len())]).collect();
+            let (num_predict, penalised) = (1 + dice.below(30), dice.below(3) > 0);
+            let options = options(num_predict, penalised);
+            steps.submit(Request { options, ..request(id, &prompt, 1, &[]) }, &mut readers);
+            let reply = match penalised {
+                true => alone(&prompt, num_predict),
+                false => self::alone(&text, &prompt, num_predict).0,
+            };
+            expected.insert(RequestId(id), reply);
+            for _ in 0..dice.below(6) {
+                steps.step(&mut readers);
+            }
+        }
+        run_to_end(&mut steps, &mut readers);
+        for (id, content) in &expected {
+            assert_eq!(&reply(&readers.events[id]).0, content, "seed {seed}, {id:?}");
+        }
+    }
 }

@@ -15,14 +15,13 @@ use protocol::{
     RequestId, Work,
 };
 use text::Text;
-use text::constraint::Mask;
 
 use crate::batcher::{Batcher, Plan};
 use crate::executor::{Draw, Drawn, Executor, Feed, Input};
 use crate::forms::{self, Forms};
 use crate::output::{Output, Progress};
 use crate::prefix::PrefixCache;
-use crate::sampling::Sampling;
+use crate::sampling::{Edits, Sampling};
 use crate::sequence::{self, Clock, Sequence};
 
 pub(crate) struct Steps<E: Executor> {
@@ -44,8 +43,8 @@ struct UnderWay<Ticket> {
     ticket: Ticket,
     /// Who draws, in the order of the feeds.
     drawing: Vec<RequestId>,
-    /// Of those, who waits for a mask.
-    waiting: Vec<RequestId>,
+    /// Of those, who draws late.
+    late: Vec<RequestId>,
 }
 
 impl<E: Executor> Engine for Steps<E> {
@@ -136,14 +135,16 @@ impl<E: Executor> Steps<E> {
                 .hint("try again later"));
         }
         self.seeds = self.seeds.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let sampling = Sampling::new(&request.options, self.seeds, context);
         let sequence = Sequence {
             prompt_tokens: tokens.len(),
             draws_max: sequence::draws_max(&request.options, tokens.len(), context),
+            window: sampling.window(&tokens),
             tokens,
             cached_tokens: 0,
             slot: None,
             draws: 0,
-            sampling: Sampling::new(&request.options, self.seeds),
+            sampling,
             logprobs: request.logprobs,
             output: Output::new(&self.text, request.options.stop.unwrap_or_default(), parser),
             constraint,
@@ -181,12 +182,12 @@ impl<E: Executor> Steps<E> {
             .filter(|(_, feed)| !feed.draws.is_empty())
             .map(|(id, _)| *id)
             .collect();
-        let has_form = |id: &&RequestId| self.has_form(**id);
-        let waiting = drawing.iter().filter(has_form).copied().collect();
+        let is_late = |(_, feed): &(&RequestId, &Feed<E::Slot>)| feed.draws.iter().any(|d| d.late);
+        let late = members.iter().zip(&feeds).filter(is_late).map(|(id, _)| *id).collect();
         match self.executor.dispatch(&feeds) {
             Ok(ticket) => {
                 drawing.iter().for_each(|id| self.count_draw(*id));
-                Some(UnderWay { ticket, drawing, waiting })
+                Some(UnderWay { ticket, drawing, late })
             }
             Err(failure) => {
                 self.fail(&members, &failure, out);
@@ -195,21 +196,17 @@ impl<E: Executor> Steps<E> {
         }
     }
 
-    fn has_form(&self, id: RequestId) -> bool {
-        self.sequences.get(&id).is_some_and(|sequence| sequence.constraint.is_some())
-    }
-
     /// Draws for those that had to wait for the token before. The device computes meanwhile.
     fn draw(
         &mut self,
         mut step: UnderWay<E::Ticket>,
         out: &mut dyn Outbox,
     ) -> Option<UnderWay<E::Ticket>> {
-        if step.waiting.is_empty() {
+        if step.late.is_empty() {
             return Some(step);
         }
-        let masks: Vec<Option<Mask>> = step.waiting.iter().map(|id| self.mask(*id, out)).collect();
-        match self.executor.draw(&mut step.ticket, &masks) {
+        let edits: Vec<Edits> = step.late.iter().map(|id| self.edits(*id, out)).collect();
+        match self.executor.draw(&mut step.ticket, &edits) {
             Ok(()) => Some(step),
             Err(failure) => {
                 self.fail(&step.drawing, &failure, out);
@@ -219,14 +216,14 @@ impl<E: Executor> Steps<E> {
     }
 
     /// None for who has left in the meantime, or has to.
-    fn mask(&mut self, id: RequestId, out: &mut dyn Outbox) -> Option<Mask> {
-        let constraint = self.sequences.get_mut(&id)?.constraint.as_mut()?;
-        match constraint.mask() {
-            Ok(mask) => Some(mask),
-            Err(error) => {
+    fn edits(&mut self, id: RequestId, out: &mut dyn Outbox) -> Edits {
+        match self.sequences.get_mut(&id).map(Sequence::edits) {
+            Some(Ok(edits)) => edits,
+            Some(Err(error)) => {
                 self.give_up(id, error, out);
-                None
+                Edits::default()
             }
+            None => Edits::default(),
         }
     }
 
@@ -286,7 +283,6 @@ impl<E: Executor> Steps<E> {
             let delta = sequence.output.finish();
             return self.finish(id, delta, FinishReason::Stop, None, out);
         }
-        sequence.tokens.push(drawn.token);
         if let Err(error) = sequence.follow(drawn.token) {
             return self.give_up(id, error, out);
         }
@@ -346,12 +342,13 @@ impl<E: Executor> Steps<E> {
     }
 }
 
-fn draw<Slot>(sequence: &Sequence<Slot>) -> Draw {
+fn draw<Slot: Copy>(sequence: &Sequence<Slot>) -> Draw {
     Draw {
         sampling: sequence.sampling.clone(),
         index: sequence.draws,
         logprobs: sequence.logprobs,
-        masked: sequence.constraint.is_some(),
+        edits: sequence.sampling.edits(None, None),
+        late: sequence.draws_late(),
     }
 }
 
@@ -392,15 +389,6 @@ fn refuse_what_is_missing(request: &Request) -> Result<(), Failure> {
             "this model does not support image input",
             "send text only, or use a vision model",
         );
-    }
-    let options = &request.options;
-    let penalties = [
-        options.repeat_penalty.unwrap_or(1.0) - 1.0,
-        options.presence_penalty.unwrap_or(0.0),
-        options.frequency_penalty.unwrap_or(0.0),
-    ];
-    if penalties.iter().any(|penalty| *penalty != 0.0) {
-        tracing::warn!("repeat, presence and frequency penalties have no effect yet");
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! Every option a user can set, once: name, kind, default. The API's `options`, a Modelfile's PARAMETER and the
 //! prompt's `/set parameter` all go through [`Options::set`] / [`OptionKind`], so they cannot disagree.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -28,6 +30,8 @@ pub struct Options {
     pub presence_penalty: Option<f32>,
     pub frequency_penalty: Option<f32>,
     pub stop: Option<Vec<String>>,
+    /// By token id: what is added to its logit.
+    pub logit_bias: Option<BTreeMap<u32, f32>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub enum OptionKind {
     Float,
     Boolean,
     Strings,
+    /// Numbers by token id.
+    Biases,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +95,7 @@ options! {
     num_thread: Integer, draft_num_predict: Integer, num_keep: Integer, seed: Integer, num_predict: Integer,
     top_k: Integer, top_p: Float, min_p: Float, typical_p: Float, repeat_last_n: Integer, temperature: Float,
     repeat_penalty: Float, presence_penalty: Float, frequency_penalty: Float, stop: Strings,
+    logit_bias: Biases,
 }
 
 impl Options {
@@ -111,6 +118,10 @@ impl Options {
                 _ => Err(bad("bool")),
             },
             OptionKind::Strings => Ok(Value::from(vec![text])),
+            OptionKind::Biases => {
+                let value = serde_json::from_str::<Value>(text).ok();
+                value.filter(|v| biases(v).is_some()).ok_or_else(|| bad("object"))
+            }
         }
     }
 
@@ -168,6 +179,18 @@ impl FromJson for Vec<String> {
     }
 }
 
+impl FromJson for BTreeMap<u32, f32> {
+    fn from_json(name: &str, value: &Value) -> Result<BTreeMap<u32, f32>, OptionError> {
+        biases(value).ok_or_else(|| wrong(name, "an object of numbers by token id"))
+    }
+}
+
+fn biases(value: &Value) -> Option<BTreeMap<u32, f32>> {
+    let number = |value: &Value| value.as_f64().map(|v| v as f32).filter(|v| v.is_finite());
+    let entry = |(id, value): (&String, &Value)| Some((id.parse().ok()?, number(value)?));
+    value.as_object()?.iter().map(entry).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +217,13 @@ mod tests {
         check("temperature", json!("x"), Err("option \"temperature\" must be of type float32"));
         check("stop", json!([1]), Err("option \"stop\" must be of type an array of strings"));
         check("nonsense", json!(1), Err("unknown parameter 'nonsense'"));
+        check("logit_bias", json!({"7": -100, "15": 0.5}), Ok(json!({"7": -100.0, "15": 0.5})));
+        let bad = "option \"logit_bias\" must be of type an object of numbers by token id";
+        for value in
+            [json!([1]), json!({"a": 1}), json!({"-1": 1}), json!({"1": "x"}), json!({"1": 1e99})]
+        {
+            check("logit_bias", value, Err(bad));
+        }
     }
 
     #[test]
@@ -202,10 +232,13 @@ mod tests {
         assert_eq!(Options::parse_text("stop", "<|end|>").unwrap(), json!(["<|end|>"]));
         assert_eq!(Options::parse_text("use_mmap", "1").unwrap(), json!(true));
         assert_eq!(Options::parse_text("use_mmap", "F").unwrap(), json!(false));
+        let bias = Options::parse_text("logit_bias", r#"{"7": -1.5}"#).unwrap();
+        assert_eq!(bias, json!({"7": -1.5}));
         for (name, text, expected) in [
             ("num_ctx", "many", "invalid int value [many]"),
             ("use_mmap", "yes", "invalid bool value [yes]"),
             // JSON has no such numbers.
+            ("logit_bias", "7", "invalid object value [7]"),
             ("temperature", "nan", "invalid float value [nan]"),
             ("temperature", "1e50", "invalid float value [1e50]"),
         ] {
