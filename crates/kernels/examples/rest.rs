@@ -208,7 +208,14 @@ impl Bench {
                 .map(|(&(length, tokens), spans)| {
                     row += length;
                     let position = tokens - length;
-                    Segment { row: row - length, length, position, history_start: 0, spans }
+                    Segment {
+                        row: row - length,
+                        length,
+                        position,
+                        history_start: 0,
+                        spans,
+                        page: 0,
+                    }
                 })
                 .collect();
             let attention = Attention {

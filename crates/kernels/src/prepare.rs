@@ -2,7 +2,7 @@
 //! the cache in its own type. Between the steps numbers stay f32.
 
 use crate::Cpu;
-use crate::attention::check_group;
+use crate::attention::{NIBBLES, check_group, pack_nibbles};
 use crate::element::FloatsMut;
 use crate::norm::{RmsNorm, norm_in_place};
 use crate::rope::{Heads, HeadsMut, Rope, SharedHeads, Turn, disjoint};
@@ -17,6 +17,7 @@ pub const HEAD_DIM_MAX: usize = 1024;
 pub enum CellsMut<'a> {
     Floats(FloatsMut<'a>),
     Bytes { codes: &'a mut [i8], scales: &'a mut [f32], group: usize },
+    Nibbles { codes: &'a mut [i8], scales: &'a mut [f32] },
 }
 
 /// As [`crate::Stored`], to be written.
@@ -149,6 +150,7 @@ struct Place {
 enum To {
     Floats(Target),
     Bytes { codes: *mut i8, scales: *mut f32, at: usize, group: usize },
+    Nibbles { codes: *mut i8, scales: *mut f32, at: usize },
 }
 
 // SAFETY: as with `Target`, threads write disjoint parts.
@@ -173,6 +175,12 @@ impl StoredMut<'_> {
                 let (codes, scales) = (codes.as_mut_ptr(), scales.as_mut_ptr());
                 (To::Bytes { codes, scales, at, group: *group }, len)
             }
+            CellsMut::Nibbles { codes, scales } => {
+                check_group(NIBBLES, &[self.first, head_stride, token_stride, dim]);
+                let len = (2 * codes.len()).min(scales.len() * NIBBLES);
+                let (codes, scales) = (codes.as_mut_ptr(), scales.as_mut_ptr());
+                (To::Nibbles { codes, scales, at }, len)
+            }
         };
         assert!(empty || end <= len, "tokens {token} + {count} end at {end} of {len}");
         let disjoint = empty || disjoint((count, token_stride), (heads, head_stride), dim);
@@ -190,6 +198,7 @@ impl Place {
             To::Bytes { codes, scales, at, group } => {
                 To::Bytes { codes, scales, at: at + offset, group }
             }
+            To::Nibbles { codes, scales, at } => To::Nibbles { codes, scales, at: at + offset },
         }
     }
 }
@@ -287,6 +296,14 @@ unsafe fn store<V: Vector>(buffer: &mut Buffer, dim: usize, to: To) {
                     for (i, value) in values.iter().enumerate() {
                         *codes.add(at + start + i) = (value * inverse).round_ties_even() as i8;
                     }
+                }
+            }
+            To::Nibbles { codes, scales, at } => {
+                let (groups, _) = buffer[..dim].as_chunks::<NIBBLES>();
+                for (index, values) in groups.iter().enumerate() {
+                    let group = at / NIBBLES + index;
+                    let to = codes.add(group * NIBBLES / 2).cast::<[i8; NIBBLES / 2]>();
+                    *scales.add(group) = pack_nibbles(values, &mut *to);
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use super::nibbles::GROUP;
 use crate::element::Floats;
 use crate::vector::{LANES_MAX, Source, Vector};
 
@@ -15,6 +16,11 @@ pub enum Cells<'a> {
         codes: &'a [i8],
         scales: &'a [f32],
         group: usize,
+    },
+    /// `code * scale` with codes of 4 bits, as [`super::nibbles`] packs them, a scale for each 32.
+    Nibbles {
+        codes: &'a [i8],
+        scales: &'a [f32],
     },
 }
 
@@ -54,6 +60,10 @@ impl<'a> Stored<'a> {
                 check_group(group, &[self.first, self.head_stride, self.token_stride, dim]);
                 codes.len().min(scales.len() * group)
             }
+            Cells::Nibbles { codes, scales } => {
+                check_group(GROUP, &[self.first, self.head_stride, self.token_stride, dim]);
+                (2 * codes.len()).min(scales.len() * GROUP)
+            }
         };
         assert!(end <= len, "{heads} heads of {tokens} tokens end at {end} of {len}");
     }
@@ -77,7 +87,7 @@ pub(super) trait Cell: Copy {
 }
 
 #[inline(always)]
-fn prefetch<T>(p: *const T) {
+pub(super) fn prefetch<T>(p: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint for any address; every such processor has it.
     unsafe {
@@ -195,6 +205,10 @@ macro_rules! with_cell {
             }
             Cells::Bytes { codes, scales, group } => {
                 let $cell = Bytes::new(codes, scales, group, at);
+                $body
+            }
+            Cells::Nibbles { codes, scales } => {
+                let $cell = $crate::attention::nibbles::Nibbles::new(codes, scales, at);
                 $body
             }
         }

@@ -10,11 +10,13 @@
 mod few;
 mod history;
 mod many;
+mod nibbles;
 mod schedule;
 mod softmax;
 
 pub(crate) use history::check_group;
 pub use history::{Cells, Span, Stored};
+pub(crate) use nibbles::{GROUP as NIBBLES, pack as pack_nibbles};
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -62,6 +64,8 @@ pub struct Segment<'a> {
     pub history_start: usize,
     /// The history in order, the new tokens included.
     pub spans: &'a [Span<'a>],
+    /// Tokens of every span but the last; 0 where they differ.
+    pub page: usize,
 }
 
 /// What else decides who sees whom; entry `row * row_stride + head * head_stride + key`, where keys are counted from
@@ -166,6 +170,10 @@ impl Attention<'_> {
             let Segment { row, length, .. } = *segment;
             assert!(row >= next && row + length <= rows, "rows {row} + {length} of {rows}");
             next = row + length;
+            if let Some((_, pages)) = segment.spans.split_last().filter(|_| segment.page > 0) {
+                let page = segment.page;
+                assert!(pages.iter().all(|span| span.tokens == page), "pages of {page} tokens");
+            }
             for span in segment.spans {
                 span.keys.check(kv_heads, span.tokens, dim);
                 span.values.check(kv_heads, span.tokens, self.value_dim);
@@ -250,7 +258,10 @@ impl Segment<'_> {
     /// The stretches of `keys` that lie within one span each.
     #[inline(always)]
     fn pieces(&self, keys: &Range<usize>) -> Pieces<'_> {
-        Pieces { spans: self.spans, start: 0, keys: keys.clone() }
+        // Pages are of one size, so most histories need not be searched from their beginning.
+        let page = self.page.max(1);
+        let skipped = if self.page > 0 { keys.start / page } else { 0 };
+        Pieces { spans: &self.spans[skipped..], start: skipped * page, keys: keys.clone() }
     }
 }
 

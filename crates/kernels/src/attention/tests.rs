@@ -14,9 +14,10 @@ enum Type {
     Bf16,
     F16,
     Bytes,
+    Nibbles,
 }
 
-const TYPES: [Type; 4] = [Type::F32, Type::Bf16, Type::F16, Type::Bytes];
+const TYPES: [Type; 5] = [Type::F32, Type::Bf16, Type::F16, Type::Bytes, Type::Nibbles];
 
 /// Owned numbers of a cache.
 struct Numbers {
@@ -47,6 +48,7 @@ impl Numbers {
             Type::Bf16 => Cells::Floats(Floats::Bf16(&self.bf16)),
             Type::F16 => Cells::Floats(Floats::F16(&self.f16)),
             Type::Bytes => Cells::Bytes { codes: &self.codes, scales: &self.scales, group: GROUP },
+            Type::Nibbles => Cells::Nibbles { codes: &self.codes, scales: &self.scales },
         }
     }
 
@@ -56,6 +58,12 @@ impl Numbers {
             Type::Bf16 => Element::to_f32(self.bf16[i]),
             Type::F16 => Element::to_f32(self.f16[i]),
             Type::Bytes => f32::from(self.codes[i]) * self.scales[i / GROUP],
+            Type::Nibbles => {
+                let byte = self.codes[i / GROUP * GROUP / 2 + i % (GROUP / 2)];
+                let lower = i % GROUP < GROUP / 2;
+                let code = if lower { (byte & 15) - 8 } else { byte >> 4 };
+                f32::from(code) * self.scales[i / GROUP]
+            }
         })
     }
 }
@@ -160,7 +168,7 @@ fn check(case: &Case) {
             let row = rows + 1;
             rows = row + length;
             let position = dropped + tokens - length;
-            Segment { row, length, position, history_start: dropped, spans }
+            Segment { row, length, position, history_start: dropped, spans, page: case.page }
         })
         .collect();
     let queries: Vec<bf16> =
@@ -296,7 +304,7 @@ fn histories_are_cut_where_that_helps() {
             .zip(&spans)
             .map(|(&(length, tokens), spans)| {
                 let position = tokens - length;
-                Segment { row: 0, length, position, history_start: 0, spans }
+                Segment { row: 0, length, position, history_start: 0, spans, page: 0 }
             })
             .collect();
         let attention = Attention {
