@@ -11,6 +11,7 @@ pub(crate) mod experts;
 pub(crate) mod fused;
 pub(crate) mod gates;
 pub(crate) mod gathered;
+pub mod pages;
 pub(crate) mod products;
 mod program;
 pub(crate) mod recurrent;

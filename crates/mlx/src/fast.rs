@@ -201,28 +201,6 @@ pub fn scaled_dot_product_attention(
     )
 }
 
-/// The rows of one sequence in a batch, and what they attend to: `[1, heads of k and v, keys, dim]`. Its own keys are
-/// the last ones.
-#[derive(Clone, Copy, Debug)]
-pub struct Ragged<'a> {
-    pub start: i32,
-    pub length: i32,
-    pub keys: &'a Array,
-    pub values: &'a Array,
-}
-
-/// Attention of rows `[rows, heads, 1, dim]` of sequences that follow each other, in the same shape. `causal`: a row sees
-/// its own key and those before. None where there is no kernel for it; then ask sequence by sequence.
-#[track_caller]
-pub fn ragged_attention(
-    q: &Array,
-    parts: &[Ragged<'_>],
-    scale: f32,
-    causal: bool,
-) -> Option<Array> {
-    inside(|| fused::ragged_attention(q, parts, scale, causal))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 mod tests {

@@ -28,6 +28,7 @@ pub mod safetensors;
 mod selftest;
 
 pub use array::{Array, async_eval, eval};
+pub use cpu::pages;
 pub use device::{Device, device, device_info, set_device, synchronize, with_device};
 pub use dtype::{Dtype, Element};
 pub use error::{EvalError, GraphError, OpenError, catch};

@@ -1,8 +1,9 @@
 //! What one forward pass computes: rows of tokens of several sequences, one after the other.
 //!
-//! Products and norms see rows, `[rows, width]`. Attention sees segments, through heads: [`Batch::split_heads`] gives
-//! `[batch, heads, length, head_dim]` where all segments have one length and one position (a single sequence, or
-//! sequences in step), else every row is a batch entry of its own, `[rows, heads, 1, head_dim]`.
+//! Products and norms see rows, `[rows, width]`. Attention sees segments, through heads: [`Batch::split_heads`] makes every
+//! row a batch entry of its own, `[rows, heads, 1, head_dim]`, and where keys and values lie in pages that is all there
+//! is: every batch goes one way, whatever the lengths in it. Elsewhere (a GPU) segments of one length at one position (a
+//! single sequence, or sequences in step) are `[batch, heads, length, head_dim]`, for MLX's fused attention.
 
 use std::cell::OnceCell;
 
@@ -55,7 +56,7 @@ impl Batch {
             start += length;
         }
         assert_eq!(tokens.shape(), [start as i32], "the tokens' shape, and the segments' rows");
-        let shape = shape(&segments);
+        let shape = if memory.is_paged() { Shape::Ragged } else { shape(&segments) };
         Batch { tokens, segments, shape, rows: start as i32, positions: OnceCell::new() }
     }
 
@@ -111,10 +112,15 @@ fn shape(segments: &[Segment]) -> Shape {
 mod tests {
     use super::*;
 
+    /// As on a GPU, where rows stand together if they can.
+    fn memory() -> Memory {
+        mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
+        Memory::new(mlx::Dtype::F32, []).in_lanes()
+    }
+
     /// Slots at these positions take these lengths.
     fn batch(places: &[(usize, usize)]) -> Batch {
-        mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
-        let mut memory = Memory::new([]);
+        let mut memory = memory();
         let slots: Vec<Slot> = places.iter().map(|_| memory.open()).collect();
         let pass = |memory: &mut Memory, parts: &[(Slot, usize)]| {
             let rows: usize = parts.iter().map(|(_, length)| length).sum();
@@ -152,6 +158,22 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_pages_always_stand_alone() {
+        let mut memory = mlx::with_device(mlx::Device::Cpu, || {
+            mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
+            Memory::new(mlx::Dtype::F32, [])
+        });
+        let slot = memory.open();
+        for length in [1, 5] {
+            let tokens = mlx::zeros(&[length], mlx::Dtype::U32);
+            let batch = Batch::new(tokens, &[(slot, length as usize)], &memory);
+            assert_eq!(batch.shape(), Shape::Ragged);
+            let heads = batch.split_heads(&mlx::zeros(&[length, 12], mlx::Dtype::F32), 3);
+            assert_eq!(heads.shape(), [length, 3, 1, 4]);
+        }
+    }
+
+    #[test]
     fn rows_go_by_heads() {
         let batch = batch(&[(0, 2), (0, 2)]);
         let x = mlx::arange(0.0, 16.0, 1.0, mlx::Dtype::F32).reshape(&[4, 4]);
@@ -164,8 +186,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "twice in a batch")]
     fn a_slot_stands_once_in_a_batch() {
-        mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
-        let mut memory = Memory::new([]);
+        let mut memory = memory();
         let slot = memory.open();
         let batch = Batch::new(mlx::zeros(&[2], mlx::Dtype::U32), &[(slot, 1), (slot, 1)], &memory);
         let _ = memory.step(&batch);
@@ -174,7 +195,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "is not open")]
     fn a_closed_slot_has_no_length() {
-        let mut memory = Memory::new([]);
+        let mut memory = memory();
         let slot = memory.open();
         memory.close(slot);
         memory.length(slot);

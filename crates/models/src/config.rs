@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::cache::KvShape;
 use crate::error::{Error, Result, config};
 
 /// No size, count or length in a configuration is larger; products of two are checked where they are made.
@@ -166,6 +167,11 @@ impl Heads {
             return Err(config.error("head_dim", reason));
         }
         Ok(Heads { num_attention_heads: count, num_key_value_heads: groups, head_dim })
+    }
+
+    /// What is remembered of a position.
+    pub fn key_value(&self) -> KvShape {
+        KvShape::new(self.num_key_value_heads, self.head_dim)
     }
 
     /// Of all queries of a row.

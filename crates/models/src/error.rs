@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a model cannot be loaded. Everything here is about the checkpoint, except the last three.
+/// Why a model cannot be loaded. Everything here is about the checkpoint, except the last four.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("architecture `{name}` is not supported")]
@@ -29,6 +29,8 @@ pub enum Error {
     File { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Safetensors(#[from] mlx::safetensors::Error),
+    #[error("remembered keys and values cannot be taken in: {reason}")]
+    Page { reason: String },
     #[error("building the model failed: {0}")]
     Graph(#[from] mlx::GraphError),
     #[error(transparent)]

@@ -15,7 +15,7 @@ mod weights;
 
 pub use arch::ARCHITECTURES;
 pub use batch::{Batch, Segment, Shape};
-pub use cache::{Memory, Slot};
+pub use cache::{Cache, KvShape, KvType, Memory, Page, Slot, State, StateShape};
 pub use config::Section;
 pub use error::{Error, Result};
 pub use model::{Model, architecture, load};

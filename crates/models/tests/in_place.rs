@@ -20,13 +20,13 @@ struct Sequences {
 }
 
 impl Sequences {
-    fn new(count: usize) -> Sequences {
+    fn new(count: usize, arrange: impl FnOnce(Memory) -> Memory) -> Sequences {
         let folder = tempfile::tempdir().unwrap();
         fixtures::materialise(&fixtures::arch("qwen3"), folder.path()).unwrap();
         let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
         let weights = Weights::from_folder(folder.path()).unwrap().in_dtype(Dtype::F32);
         let model = models::load(&config, weights).unwrap();
-        let mut memory = model.memory();
+        let mut memory = arrange(model.memory());
         let slots = (0..count).map(|_| memory.open()).collect();
         Sequences { model, memory, slots }
     }
@@ -79,33 +79,61 @@ impl Sequences {
 fn a_decoding_step_copies_no_cache() {
     mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
     for count in [1, 3] {
-        let mut sequences = Sequences::new(count);
-        let next = sequences.prefill(480);
-        let whole = sequences.memory.bytes();
-        assert_eq!(whole, count * cache_bytes(512));
-
-        let rise = sequences.rise(next.clone(), 8);
-        println!("{count} sequences: steps one by one rise {rise} bytes");
-        assert!(rise < count * ROW_BYTES_MAX, "{count} sequences: a step took {rise} bytes");
-        let rise = sequences.rise_dispatched_ahead(next.clone(), 8);
-        println!("{count} sequences: steps dispatched ahead rise {rise} bytes");
-        assert!(
-            rise < 2 * count * ROW_BYTES_MAX,
-            "{count} sequences: steps in a row took {rise} bytes"
-        );
-
-        // A fork makes its origin copy what both remember: this test would see a copy.
-        let slot = sequences.slots[0];
-        let fork = sequences.memory.fork(slot, sequences.memory.length(slot));
-        let rise = sequences.rise(next.clone(), 1);
-        assert!(rise >= whole, "{count} sequences: {rise} bytes for a copy of {whole}");
-        sequences.memory.close(fork);
-
-        sequences.rise(next, 24);
-        assert_eq!(
-            sequences.memory.bytes(),
-            count * cache_bytes(768),
-            "position 512 needs more room"
-        );
+        in_lanes(count);
+        in_pages(count);
     }
+}
+
+/// As on a GPU.
+fn in_lanes(count: usize) {
+    let mut sequences = Sequences::new(count, Memory::in_lanes);
+    let next = sequences.prefill(480);
+    let whole = sequences.memory.bytes();
+    assert_eq!(whole, count * cache_bytes(512));
+    little_rises(&mut sequences, count, &next);
+
+    // A fork makes its origin copy what both remember: this test would see a copy.
+    let slot = sequences.slots[0];
+    let fork = sequences.memory.fork(slot, sequences.memory.length(slot));
+    let rise = sequences.rise(next.clone(), 1);
+    assert!(rise >= whole, "{count} sequences: {rise} bytes for a copy of {whole}");
+    sequences.memory.close(fork);
+
+    sequences.rise(next, 24);
+    let more = count * cache_bytes(768);
+    assert_eq!(sequences.memory.bytes(), more, "position 512 needs more room");
+}
+
+fn in_pages(count: usize) {
+    let mut sequences = Sequences::new(count, |memory| memory);
+    let page = sequences.memory.page_bytes();
+    assert_eq!(page, cache_bytes(sequences.memory.page_tokens()));
+    let next = sequences.prefill(480);
+    assert_eq!(sequences.memory.bytes(), count * cache_bytes(512));
+    little_rises(&mut sequences, count, &next);
+    assert_eq!(sequences.memory.bytes(), count * cache_bytes(512));
+
+    // What forks share is copied by the page that the first of them writes to.
+    let slot = sequences.slots[0];
+    let fork = sequences.memory.fork(slot, sequences.memory.length(slot));
+    assert_eq!(sequences.memory.bytes(), count * cache_bytes(512));
+    sequences.rise(next.clone(), 1);
+    assert_eq!(sequences.memory.bytes(), count * cache_bytes(512) + page);
+    sequences.memory.close(fork);
+    assert_eq!(sequences.memory.bytes(), count * cache_bytes(512));
+
+    sequences.rise(next, 24);
+    let more = count * (cache_bytes(512) + page);
+    assert_eq!(sequences.memory.bytes(), more, "position 512 needs another page");
+}
+
+/// Steps take what their activations need of MLX's memory.
+fn little_rises(sequences: &mut Sequences, count: usize, next: &Array) {
+    let rise = sequences.rise(next.clone(), 8);
+    println!("{count} sequences: steps one by one rise {rise} bytes");
+    assert!(rise < count * ROW_BYTES_MAX, "{count} sequences: a step took {rise} bytes");
+    let rise = sequences.rise_dispatched_ahead(next.clone(), 8);
+    println!("{count} sequences: steps dispatched ahead rise {rise} bytes");
+    let most = 2 * count * ROW_BYTES_MAX;
+    assert!(rise < most, "{count} sequences: steps in a row took {rise} bytes");
 }

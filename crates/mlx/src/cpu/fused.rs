@@ -5,16 +5,14 @@
 
 use std::cell::RefCell;
 
-use smallvec::SmallVec;
-
 use kernels::{
     Attention, Cells, Cpu, Floats, Heads, HeadsMut, RmsNorm, RopeLayout, Rows, RowsMut, Segment,
     Span, Stored, rope_angles, rope_width,
 };
 
-use super::values::{Values, View, floats_mut, in_order, is_float, part_mut, promoted};
+use super::values::{Values, View, in_order, is_float, part_mut, promoted};
 use super::{Input, Kernel, Output, Start, call};
-use crate::fast::{Angles, Mask, Ragged, Rope};
+use crate::fast::{Angles, Mask, Rope};
 use crate::{Array, Device, Dtype, device};
 
 fn ours(arrays: &[&Array]) -> bool {
@@ -370,6 +368,7 @@ impl Kernel for Attend {
                 position,
                 history_start: 0,
                 spans: &spans[index],
+                page: 0,
             };
             let segments: Vec<Segment<'_>> = match length {
                 1 => (0..block.rows).map(|index| segment(index, 1, index)).collect(),
@@ -399,115 +398,6 @@ impl Kernel for Attend {
             };
             kernels::attend(&Cpu::current(), &attention, out);
         }
-    }
-}
-
-/// Attention of the rows of several sequences, each over a past of its own: see `fast::ragged_attention`.
-#[track_caller]
-pub(crate) fn ragged_attention(
-    q: &Array,
-    parts: &[Ragged<'_>],
-    scale: f32,
-    causal: bool,
-) -> Option<Array> {
-    let &[rows, heads, 1, width] = q.shape() else { return None };
-    let first = parts.first()?;
-    let &[_, kv_heads, _, value_width] = first.values.shape() else { return None };
-    let mut end = 0;
-    for part in parts {
-        let &[1, k_heads, keys, k_width] = part.keys.shape() else { return None };
-        let fits = part.values.shape() == [1, kv_heads, keys, value_width]
-            && (k_heads, k_width) == (kv_heads, width)
-            && [part.keys.dtype(), part.values.dtype()] == [first.keys.dtype(); 2]
-            && keys >= part.length;
-        if !fits || part.start != end || !ours(&[part.keys, part.values]) {
-            return None;
-        }
-        end += part.length;
-    }
-    if end != rows || kv_heads == 0 || heads % kv_heads != 0 || !ours(&[q]) {
-        return None;
-    }
-    let inputs: Vec<&Array> =
-        std::iter::once(q).chain(parts.iter().flat_map(|part| [part.keys, part.values])).collect();
-    let kernel = AttendRagged {
-        lengths: parts.iter().map(|part| part.length as usize).collect(),
-        scale,
-        causal,
-    };
-    let shape = [rows, heads, 1, value_width];
-    let start = Start::Fresh { shape: &shape, dtype: promoted(q.dtype(), first.keys.dtype()) };
-    Some(call(kernel, &inputs, &[start]).swap_remove(0))
-}
-
-struct AttendRagged {
-    /// Rows of each sequence.
-    lengths: SmallVec<[usize; 16]>,
-    scale: f32,
-    causal: bool,
-}
-
-impl Kernel for AttendRagged {
-    fn name(&self) -> &'static str {
-        "ragged_attention"
-    }
-
-    fn run(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {
-        let Some((q, pasts)) = inputs.split_first() else { return };
-        let (q, pasts) = (View::of(q), pasts.iter().map(View::of).collect::<Vec<_>>());
-        let (rows, heads) = (q.shape[0], q.shape[1]);
-        let value_dim = pasts[1].shape[3];
-        let spans: Vec<[Span<'_>; 1]> = pasts
-            .chunks_exact(2)
-            .map(|past| {
-                let tokens = past[0].shape[2];
-                [Span { keys: stored(&past[0], 0), values: stored(&past[1], 0), tokens }]
-            })
-            .collect();
-        let mut row = 0;
-        let segments: Vec<Segment<'_>> = self
-            .lengths
-            .iter()
-            .zip(&spans)
-            .map(|(&length, spans)| {
-                row += length;
-                Segment {
-                    row: row - length,
-                    length,
-                    position: spans[0].tokens - length,
-                    history_start: 0,
-                    spans,
-                }
-            })
-            .collect();
-        let attention = Attention {
-            queries: Heads {
-                data: q.floats_from(q.first),
-                rows,
-                heads,
-                dim: q.shape[3],
-                row_stride: q.strides[0],
-                head_stride: q.strides[1],
-            },
-            kv_heads: pasts[0].shape[1],
-            value_dim,
-            scale: self.scale,
-            causal: self.causal,
-            window: None,
-            softcap: None,
-            sinks: None,
-            mask: None,
-            segments: &segments,
-        };
-        let out = HeadsMut {
-            data: floats_mut(&mut outputs[0]),
-            rows,
-            heads,
-            dim: value_dim,
-            row_stride: heads * value_dim,
-            head_stride: value_dim,
-        };
-        kernels::attend(&Cpu::current(), &attention, out);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::cache::{Cache, Memory};
 use crate::config::{Heads, Section};
 use crate::error::Result;
 use crate::model::Model;
-use crate::nn::{Embedding, Linear, Mask, RmsNorm, Rope, attend, swiglu};
+use crate::nn::{AttentionOptions, Embedding, Linear, RmsNorm, Rope, attend, swiglu};
 use crate::weights::Weights;
 
 struct Config {
@@ -123,13 +123,18 @@ impl Attention {
         })
     }
 
+    fn cache(&self) -> Cache {
+        Cache::key_value(self.heads.key_value())
+    }
+
     fn forward(&self, x: &Array, batch: &Batch, cache: &mut Cache) -> Array {
         let [q, k, v] = Linear::together([&self.q, &self.k, &self.v], x);
         let q = batch.split_heads(&q, self.heads.num_attention_heads);
         let k = batch.split_heads(&k, self.heads.num_key_value_heads);
         let v = batch.split_heads(&v, self.heads.num_key_value_heads);
         let history = cache.append(batch, &self.rope.forward(&k, batch), &v);
-        let out = attend(&self.rope.forward(&q, batch), &history, self.scale, Mask::Causal);
+        let out =
+            attend(&self.rope.forward(&q, batch), &history, &AttentionOptions::causal(self.scale));
         self.out.forward(&batch.merge_heads(&out))
     }
 }
@@ -164,7 +169,8 @@ impl Model for Llama {
     }
 
     fn memory(&self) -> Memory {
-        Memory::new(self.layers.iter().map(|_| Cache::key_value()))
+        let dtype = self.norm.dtype(self.embed.dtype());
+        Memory::new(dtype, self.layers.iter().map(|layer| layer.attention.cache()))
     }
 
     fn context_max(&self) -> usize {

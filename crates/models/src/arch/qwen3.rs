@@ -9,7 +9,7 @@ use crate::cache::{Cache, Memory};
 use crate::config::{Heads, Section};
 use crate::error::Result;
 use crate::model::Model;
-use crate::nn::{Embedding, Linear, Mask, RmsNorm, Rope, attend, swiglu};
+use crate::nn::{AttentionOptions, Embedding, Linear, RmsNorm, Rope, attend, swiglu};
 use crate::weights::Weights;
 
 pub(super) struct Config {
@@ -131,6 +131,10 @@ impl Attention {
         })
     }
 
+    pub fn cache(&self) -> Cache {
+        Cache::key_value(self.heads.key_value())
+    }
+
     pub fn forward(&self, x: &Array, batch: &Batch, cache: &mut Cache) -> Array {
         let [q, k, v] = Linear::together([&self.q, &self.k, &self.v], x);
         let q = batch.split_heads(&q, self.heads.num_attention_heads);
@@ -138,7 +142,7 @@ impl Attention {
         let v = batch.split_heads(&v, self.heads.num_key_value_heads);
         let q = self.rope.forward(&self.q_norm.forward(&q), batch);
         let k = self.rope.forward(&self.k_norm.forward(&k), batch);
-        let out = attend(&q, &cache.append(batch, &k, &v), self.scale, Mask::Causal);
+        let out = attend(&q, &cache.append(batch, &k, &v), &AttentionOptions::causal(self.scale));
         self.out.forward(&batch.merge_heads(&out))
     }
 }
@@ -173,7 +177,8 @@ impl Model for Qwen3 {
     }
 
     fn memory(&self) -> Memory {
-        Memory::new(self.layers.iter().map(|_| Cache::key_value()))
+        let dtype = self.norm.dtype(self.embed.dtype());
+        Memory::new(dtype, self.layers.iter().map(|layer| layer.attention.cache()))
     }
 
     fn context_max(&self) -> usize {

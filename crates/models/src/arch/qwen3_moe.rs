@@ -153,7 +153,8 @@ impl Model for Qwen3Moe {
     }
 
     fn memory(&self) -> Memory {
-        Memory::new(self.layers.iter().map(|_| Cache::key_value()))
+        let dtype = self.norm.dtype(self.embed.dtype());
+        Memory::new(dtype, self.layers.iter().map(|layer| layer.attention.cache()))
     }
 
     fn context_max(&self) -> usize {

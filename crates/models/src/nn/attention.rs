@@ -1,12 +1,10 @@
 //! Attention over what a cache remembers.
 
-use mlx::Array;
+use mlx::{Array, Dtype};
 
-use mlx::fast::Ragged;
+use crate::cache::{History, Kept};
 
-use crate::cache::{History, Part};
-
-/// Which keys a query sees.
+/// Which keys a query sees, as far as its cache remembers them: where that has a window, no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mask {
     /// Those at its own position and before.
@@ -15,21 +13,40 @@ pub enum Mask {
     Full,
 }
 
+/// What is done to scores.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionOptions<'a> {
+    pub scale: f32,
+    pub mask: Mask,
+    /// Scores become `softcap · tanh(score / softcap)`.
+    pub softcap: Option<f32>,
+    /// For each query head a score that takes part in the softmax but has no value, `[heads]`.
+    pub sinks: Option<&'a Array>,
+}
+
+impl AttentionOptions<'_> {
+    pub fn causal(scale: f32) -> AttentionOptions<'static> {
+        AttentionOptions { scale, mask: Mask::Causal, softcap: None, sinks: None }
+    }
+}
+
 /// softmax(scale × queries · keysᵀ) · values, per head; queries and result as `Batch::split_heads` makes them.
-pub fn attend(queries: &Array, history: &History, scale: f32, mask: Mask) -> Array {
-    match history {
-        History::Together(past) => product(queries, &past.keys, &past.values, scale, mask),
-        History::Apart(parts) => {
-            let ragged: Vec<Ragged<'_>> = parts.iter().map(Part::ragged).collect();
+pub fn attend(queries: &Array, history: &History, options: &AttentionOptions<'_>) -> Array {
+    let window = history.window;
+    match &history.kind {
+        Kept::Pages { places, place, receipts } => {
+            let AttentionOptions { scale, mask, softcap, sinks } = *options;
             let causal = mask == Mask::Causal;
-            if let Some(out) = mlx::fast::ragged_attention(queries, &ragged, scale, causal) {
-                return out;
-            }
+            let options = mlx::pages::Options { scale, causal, window, softcap, sinks };
+            receipts.attend(places, *place, queries, &options)
+        }
+        Kept::Together(past) => product(queries, &past.keys, &past.values, window, options),
+        Kept::Apart(parts) => {
             let outs: Vec<Array> = parts
                 .iter()
                 .map(|part| {
-                    let queries = part.rows.of_heads(queries);
-                    let out = product(&queries, &part.past.keys, &part.past.values, scale, mask);
+                    let (queries, past) = (part.rows.of_heads(queries), &part.past);
+                    let out = product(&queries, &past.keys, &past.values, window, options);
                     part.rows.to_heads(&out)
                 })
                 .collect();
@@ -38,109 +55,81 @@ pub fn attend(queries: &Array, history: &History, scale: f32, mask: Mask) -> Arr
     }
 }
 
-fn product(queries: &Array, keys: &Array, values: &Array, scale: f32, mask: Mask) -> Array {
+/// The queries are the last positions of the keys.
+fn product(
+    queries: &Array,
+    keys: &Array,
+    values: &Array,
+    window: Option<usize>,
+    options: &AttentionOptions<'_>,
+) -> Array {
+    let (length, positions) = (queries.dim(2), keys.dim(2));
+    let narrow = window.is_some_and(|window| positions as usize > window);
     // A single query is the last one: it sees every key, and kernels without a mask are faster.
-    let alone = queries.shape()[2] == 1;
-    let mask = match mask {
-        Mask::Causal if !alone => mlx::fast::Mask::Causal,
-        _ => mlx::fast::Mask::None,
+    if length == 1 && narrow {
+        let first = positions - window.map_or(positions, |window| window as i32);
+        let seen = |x: &Array| x.narrow(2, first, positions);
+        return product(queries, &seen(keys), &seen(values), None, options);
+    }
+    let causal = options.mask == Mask::Causal && length > 1;
+    let mask = match narrow {
+        true => Some(window_mask(length, positions, window, causal)),
+        false => None,
     };
-    mlx::fast::scaled_dot_product_attention(queries, keys, values, scale, mask, None)
+    if let Some(cap) = options.softcap {
+        let mask = mask.or_else(|| causal.then(|| window_mask(length, positions, None, true)));
+        return capped(queries, keys, values, cap, mask.as_ref(), options);
+    }
+    let mask = match &mask {
+        Some(mask) => mlx::fast::Mask::Array(mask),
+        None if causal => mlx::fast::Mask::Causal,
+        None => mlx::fast::Mask::None,
+    };
+    let AttentionOptions { scale, sinks, .. } = *options;
+    mlx::fast::scaled_dot_product_attention(queries, keys, values, scale, mask, sinks)
+}
+
+/// Which of `positions` keys the last `length` positions see, `[length, positions]`.
+fn window_mask(length: i32, positions: i32, window: Option<usize>, causal: bool) -> Array {
+    let range = |from: i32, to: i32| mlx::arange(f64::from(from), f64::from(to), 1.0, Dtype::I32);
+    let queries = range(positions - length, positions).expand_dims(&[1]);
+    let behind = queries - range(0, positions).expand_dims(&[0]);
+    let near = window.map(|window| behind.less(&Array::from(window as i32)));
+    let past = causal.then(|| behind.greater_equal(&Array::from(0)));
+    match (near, past) {
+        (Some(near), Some(past)) => near.logical_and(&past),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => mlx::ones(&[length, positions], Dtype::Bool),
+    }
+}
+
+/// MLX's fused attention knows no cap on scores.
+fn capped(
+    queries: &Array,
+    keys: &Array,
+    values: &Array,
+    cap: f32,
+    mask: Option<&Array>,
+    options: &AttentionOptions<'_>,
+) -> Array {
+    let &[batch, heads, length, width] = queries.shape() else { panic!("queries {queries:?}") };
+    let (kv_heads, value_dim) = (keys.dim(1), values.dim(3));
+    let grouped = queries.reshape(&[batch, kv_heads, heads / kv_heads, length, width]);
+    let (keys, values) = (keys.expand_dims(&[2]), values.expand_dims(&[2]));
+    let scores = (grouped * options.scale).matmul(&keys.swapaxes(3, 4)).cast(Dtype::F32);
+    let mut scores = (scores * (1.0 / cap)).tanh() * cap;
+    if let Some(mask) = mask {
+        scores = mlx::where_(mask, &scores, &Array::from(f32::NEG_INFINITY));
+    }
+    if let Some(sinks) = options.sinks {
+        let sinks = sinks.cast(Dtype::F32).reshape(&[1, kv_heads, heads / kv_heads, 1, 1]);
+        let column = sinks.broadcast_to(&[batch, kv_heads, heads / kv_heads, length, 1]);
+        scores = mlx::concatenate(&[&scores, &column], 4);
+    }
+    let positions = keys.dim(3);
+    let weights = scores.softmax(&[-1]).narrow(4, 0, positions).cast(values.dtype());
+    weights.matmul(&values).reshape(&[batch, heads, length, value_dim])
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::batch::Batch;
-    use crate::cache::{Cache, Memory};
-
-    const HEADS: usize = 4;
-    const KV_HEADS: usize = 2;
-    const WIDTH: usize = 8;
-    const SCALE: f32 = 0.3;
-
-    fn numbers(rows: usize, width: usize, seed: usize) -> Vec<f32> {
-        let value = |i: usize| ((i * 7919 + seed * 104_729) % 1009) as f32 / 252.0 - 2.0;
-        (0..rows * width).map(value).collect()
-    }
-
-    /// One query row against the keys and values of its own sequence, by the definition.
-    fn by_definition(query: &[f32], keys: &[f32], values: &[f32], seen: usize) -> Vec<f32> {
-        let of = |rows: &[f32], position: usize, head: usize| {
-            let begin = (position * KV_HEADS + head * KV_HEADS / HEADS) * WIDTH;
-            rows[begin..begin + WIDTH].to_vec()
-        };
-        let mut out = Vec::new();
-        for (head, query) in query.chunks(WIDTH).enumerate() {
-            let score =
-                |p| of(keys, p, head).iter().zip(query).map(|(k, q)| k * q).sum::<f32>() * SCALE;
-            let weights: Vec<f32> = (0..seen).map(|position| score(position).exp()).collect();
-            let sum: f32 = weights.iter().sum();
-            out.extend((0..WIDTH).map(|i| {
-                let terms =
-                    weights.iter().enumerate().map(|(p, weight)| weight * of(values, p, head)[i]);
-                terms.sum::<f32>() / sum
-            }));
-        }
-        out
-    }
-
-    /// Sequences of these lengths in one batch, after two tokens each that went before.
-    fn check(lengths: &[usize], mask: Mask) {
-        mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
-        let (mut memory, mut cache) = (Memory::new([]), Cache::key_value());
-        let slots: Vec<_> = lengths.iter().map(|_| memory.open()).collect();
-        let (mut keys, mut values) = (vec![Vec::new(); slots.len()], vec![Vec::new(); slots.len()]);
-        let before = vec![2; slots.len()];
-        for (pass, lengths) in [&before[..], lengths].into_iter().enumerate() {
-            let parts: Vec<_> = slots.iter().copied().zip(lengths.iter().copied()).collect();
-            let rows: usize = lengths.iter().sum();
-            let batch = Batch::new(mlx::zeros(&[rows as i32], mlx::Dtype::U32), &parts, &memory);
-            let make = |width: usize, seed: usize| numbers(rows, width, seed + 3 * pass);
-            let (q, k, v) =
-                (make(HEADS * WIDTH, 0), make(KV_HEADS * WIDTH, 1), make(KV_HEADS * WIDTH, 2));
-            let split = |x: &[f32], heads: usize| {
-                let x = Array::from_slice(x, &[rows as i32, (heads * WIDTH) as i32]);
-                batch.split_heads(&x, heads as i32)
-            };
-            let _ = memory.step(&batch);
-            let history = cache.append(&batch, &split(&k, KV_HEADS), &split(&v, KV_HEADS));
-            let out = attend(&split(&q, HEADS), &history, SCALE, mask);
-            let found: Vec<f32> = batch.merge_heads(&out).to_vec().unwrap();
-            for (index, segment) in batch.segments.iter().enumerate() {
-                let all = |x: &[f32], width: usize| {
-                    x[segment.start * width..(segment.start + segment.length) * width].to_vec()
-                };
-                keys[index].extend(all(&k, KV_HEADS * WIDTH));
-                values[index].extend(all(&v, KV_HEADS * WIDTH));
-                let total = segment.position + segment.length;
-                for row in 0..segment.length {
-                    let at = (segment.start + row) * HEADS * WIDTH;
-                    let seen =
-                        if mask == Mask::Causal { segment.position + row + 1 } else { total };
-                    let expected = by_definition(
-                        &q[at..at + HEADS * WIDTH],
-                        &keys[index],
-                        &values[index],
-                        seen,
-                    );
-                    for (found, expected) in found[at..].iter().zip(&expected) {
-                        let what = format!("{lengths:?} {mask:?}, sequence {index}, row {row}");
-                        assert!((found - expected).abs() < 1e-5, "{what}: {found}, not {expected}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn attention_is_what_its_definition_says() {
-        for mask in [Mask::Causal, Mask::Full] {
-            check(&[1], mask);
-            check(&[5], mask);
-            check(&[1, 1, 1], mask);
-            check(&[3, 3], mask);
-            check(&[4, 1, 2], mask);
-        }
-    }
-}
+mod tests;

@@ -34,6 +34,14 @@ impl Embedding {
         self.width
     }
 
+    /// What its rows are computed in.
+    pub fn dtype(&self) -> Dtype {
+        match &self.table {
+            Table::Dense(table) => table.dtype(),
+            Table::Quantised { dtype, .. } => *dtype,
+        }
+    }
+
     /// `[n]` indices → `[n, width]`.
     pub fn forward(&self, indices: &Array) -> Array {
         match &self.table {

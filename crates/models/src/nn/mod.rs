@@ -11,7 +11,7 @@ mod rope;
 use mlx::Array;
 use mlx::fast::Gate;
 
-pub use attention::{Mask, attend};
+pub use attention::{AttentionOptions, Mask, attend};
 pub use embedding::Embedding;
 pub use experts::{Experts, GateUp, Stack, choices_of, choose, with_choices};
 pub use linear::{Linear, Quantised, Scheme};

@@ -229,7 +229,7 @@ mod tests {
         mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
         let fields = parse(config).unwrap();
         let rope = Rope::read(&Section::whole(&fields), HEAD_DIM).unwrap();
-        let mut memory = Memory::new([]);
+        let mut memory = Memory::new(Dtype::F32, []);
         let slot = memory.open();
         let tokens = mlx::zeros(&[position as i32 + 1], Dtype::U32);
         let batch = Batch::new(tokens, &[(slot, position + 1)], &memory);

@@ -109,8 +109,12 @@ fn the_stored_dtype_is_the_one_to_compute_in() {
             .collect();
         let model = models::load(&checkpoint.config, Weights::from_arrays(tensors)).unwrap();
         let mut session = Session::new(model);
+        let width = session.memory.page_bytes() / session.memory.page_tokens() / dtype.size();
+        session.memory = session.model.memory().in_lanes();
         let slot = session.memory.open();
         let hidden = session.hidden(&[(slot, &TOKENS)]);
+        let lanes = session.memory.page_bytes() / session.memory.page_tokens() / dtype.size();
+        assert_eq!(width, lanes, "numbers of a position in pages and lanes");
         assert_eq!((hidden.dtype(), session.model.logits(&hidden).dtype()), (dtype, dtype));
         assert!(session.memory.arrays(slot).iter().all(|array| array.dtype() == dtype));
     }

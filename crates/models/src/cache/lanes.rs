@@ -1,8 +1,11 @@
-//! Keys and values of all positions, for full attention.
+//! Keys and values where there are no pages: on a GPU each running sequence has its own in one piece, because that is what
+//! MLX's fused attention reads fast. Pages are cut out of it when somebody wants to hold one, and are joined again when a
+//! sequence begins with them.
 //!
 //! A block is `[lanes, kv_heads, capacity, head_dim]` and grows in steps. Usually a slot has a block of its own (one
 //! lane). Slots that go in step (equal lengths, appended together) share a block, lane by lane, so that one write and
-//! one product serve them all; whoever leaves the step takes a copy of its lane along.
+//! one product serve them all; whoever leaves the step takes a copy of its lane along. Where attention has a window, a
+//! block that grows leaves behind what no query will see.
 //!
 //! A block that exactly the appended slots hold is written in place. Behind all that was ever written nobody reads, so
 //! there it is safe even while a GPU still works on earlier steps; elsewhere (after a rewind) MLX decides, and copies
@@ -15,7 +18,8 @@ use std::rc::Rc;
 use mlx::Array;
 
 use crate::batch::{Batch, Segment, Shape};
-use crate::cache::Slot;
+use crate::cache::layer::Kept;
+use crate::cache::{REWIND_TOKENS, Slot};
 
 /// Capacity grows in steps of this many positions: fewer would copy more often, more would waste memory; CUDA's fast
 /// attention asks for a multiple.
@@ -25,32 +29,28 @@ const STEP_POSITIONS: usize = 256;
 const ONE: [i32; 4] = [1; 4];
 
 /// One layer's keys and values of all slots.
-pub struct Cache {
+pub(super) struct Lanes {
+    window: Option<usize>,
+    /// Of a page: blocks begin where pages do.
+    page_tokens: usize,
     /// By slot; none before the first append.
     lanes: Vec<Option<Lane>>,
 }
 
-/// What the queries of a batch attend to.
-pub enum History {
-    /// For all segments at once: `[batch, kv_heads, positions, head_dim]`.
-    Together(Past),
-    /// For each segment by itself.
-    Apart(Vec<Part>),
-}
-
-pub struct Past {
+/// Of the last positions of a sequence, or of all.
+pub(crate) struct Past {
     pub keys: Array,
     pub values: Array,
 }
 
-pub struct Part {
+pub(crate) struct Part {
     pub rows: Rows,
     pub past: Past,
 }
 
 /// The rows of a segment within a batch whose every row is a batch entry, `[rows, heads, 1, head_dim]`.
 #[derive(Clone, Copy)]
-pub struct Rows {
+pub(crate) struct Rows {
     start: i32,
     length: i32,
 }
@@ -64,26 +64,27 @@ struct Lane {
 struct Block {
     keys: Array,
     values: Array,
+    /// The position that it begins with.
+    start: usize,
     /// Behind this position nothing was written since the buffers came to be: nobody reads there.
     written: usize,
 }
 
-impl Cache {
-    pub fn key_value() -> Cache {
-        Cache { lanes: Vec::new() }
+impl Lanes {
+    pub fn new(window: Option<usize>, page_tokens: usize) -> Lanes {
+        Lanes { window, page_tokens, lanes: Vec::new() }
     }
 
-    /// Writes the batch's keys and values (heads as `Batch::split_heads` makes them) behind those of their slots.
-    pub fn append(&mut self, batch: &Batch, keys: &Array, values: &Array) -> History {
+    pub fn append(&mut self, batch: &Batch, keys: &Array, values: &Array) -> Kept {
         match batch.shape() {
-            Shape::Uniform { .. } => History::Together(self.extend(&batch.segments, keys, values)),
+            Shape::Uniform { .. } => Kept::Together(self.extend(&batch.segments, keys, values)),
             Shape::Ragged => {
                 let parts = batch.segments.iter().map(|segment| {
                     let rows = Rows { start: segment.start as i32, length: segment.length as i32 };
                     let (keys, values) = (rows.of_heads(keys), rows.of_heads(values));
                     Part { rows, past: self.extend(std::slice::from_ref(segment), &keys, &values) }
                 });
-                History::Apart(parts.collect())
+                Kept::Apart(parts.collect())
             }
         }
     }
@@ -98,7 +99,7 @@ impl Cache {
         };
         let mut block = block.borrow_mut();
         block.write(position, end, keys, values);
-        block.past(end as i32)
+        block.past(end)
     }
 
     /// The block that these slots, in this order, hold and nobody else does.
@@ -121,13 +122,15 @@ impl Cache {
         keys: &Array,
         values: &Array,
     ) -> Rc<RefCell<Block>> {
-        let room = (end.next_multiple_of(STEP_POSITIONS) - position) as i32;
-        let past = self.past_of(segments, position as i32);
+        let start = self.start_of(segments, position);
+        let room = (end - start).next_multiple_of(STEP_POSITIONS) - (position - start);
+        let past = self.past_of(segments, start, position);
         let (past_keys, past_values) =
             past.map_or((None, None), |p| (Some(p.keys), Some(p.values)));
         let block = Block {
-            keys: with_room(past_keys, room, keys),
-            values: with_room(past_values, room, values),
+            keys: with_room(past_keys, room as i32, keys),
+            values: with_room(past_values, room as i32, values),
+            start,
             written: position,
         };
         let block = Rc::new(RefCell::new(block));
@@ -138,13 +141,22 @@ impl Cache {
         block
     }
 
-    /// The first `position` keys and values of these slots, `[segments, …]`.
-    fn past_of(&self, segments: &[Segment], position: i32) -> Option<Past> {
-        if position == 0 {
+    /// The first position that these slots still need, or have.
+    fn start_of(&self, segments: &[Segment], position: usize) -> usize {
+        let seen = self.window.map_or(0, |w| position.saturating_sub(w - 1 + REWIND_TOKENS));
+        let seen = seen / self.page_tokens * self.page_tokens;
+        let start =
+            |segment: &Segment| self.lane(segment.slot).map_or(0, |lane| lane.block.borrow().start);
+        segments.iter().map(start).fold(seen, usize::max)
+    }
+
+    /// The keys and values of these slots from `start` to `position`, `[segments, …]`.
+    fn past_of(&self, segments: &[Segment], start: usize, position: usize) -> Option<Past> {
+        if position == start {
             return None;
         }
         let lanes = segments.iter().map(|segment| match self.lane(segment.slot) {
-            Some(lane) => lane.past(position),
+            Some(lane) => lane.past(start, position),
             None => panic!("{:?} remembers tokens that this layer has not seen", segment.slot),
         });
         let lanes: Vec<Past> = lanes.collect();
@@ -155,23 +167,58 @@ impl Cache {
         Some(Past { keys: joined(|past| &past.keys), values: joined(|past| &past.values) })
     }
 
-    pub(super) fn close(&mut self, slot: Slot) {
+    pub fn close(&mut self, slot: Slot) {
         *self.place(slot) = None;
     }
 
-    pub(super) fn fork(&mut self, slot: Slot, new: Slot) {
+    pub fn fork(&mut self, slot: Slot, new: Slot) {
         let lane = self.lane(slot).cloned();
         *self.place(new) = lane;
     }
 
-    pub(super) fn arrays(&self, slot: Slot) -> Vec<Array> {
+    /// Whether a query at `length` would find all it sees.
+    pub fn can_rewind(&self, slot: Slot, length: usize) -> bool {
+        let start = self.lane(slot).map_or(0, |lane| lane.block.borrow().start);
+        let seen = self.window.map_or(0, |window| length.saturating_sub(window - 1));
+        length == 0 || start <= seen
+    }
+
+    pub fn rewind(&mut self, slot: Slot, length: usize) {
+        if self.lane(slot).is_some_and(|lane| lane.block.borrow().start > length) {
+            self.close(slot);
+        }
+    }
+
+    /// Copies of a slot's keys and values at these positions, `[1, kv_heads, positions, head_dim]`; none where a window
+    /// has left them behind.
+    pub fn cut(&self, slot: Slot, start: usize, end: usize) -> Option<[Array; 2]> {
+        let lane = self.lane(slot).filter(|lane| lane.block.borrow().start <= start)?;
+        let Past { keys, values } = lane.past(start, end);
+        Some([keys.contiguous(), values.contiguous()])
+    }
+
+    /// A slot that begins with these pieces, which follow each other from position `start` to `length`.
+    pub fn join(&mut self, slot: Slot, start: usize, length: usize, pieces: &[[Array; 2]]) {
+        let Some([first_keys, first_values]) = pieces.first() else { return };
+        let room = (length - start + 1).next_multiple_of(STEP_POSITIONS) - (length - start);
+        let whole = |of: usize, like: &Array| {
+            let pieces: Vec<&Array> = pieces.iter().map(|piece| &piece[of]).collect();
+            let all = mlx::concatenate(&pieces, 2).narrow(2, 0, (length - start) as i32);
+            with_room(Some(all), room as i32, like)
+        };
+        let (keys, values) = (whole(0, first_keys), whole(1, first_values));
+        let block = Block { keys, values, start, written: length };
+        *self.place(slot) = Some(Lane { block: Rc::new(RefCell::new(block)), index: 0 });
+    }
+
+    pub fn arrays(&self, slot: Slot) -> Vec<Array> {
         let Some(lane) = self.lane(slot) else { return Vec::new() };
         let block = lane.block.borrow();
         vec![block.keys.clone(), block.values.clone()]
     }
 
     /// `seen` holds the addresses of blocks that were counted already.
-    pub(super) fn bytes(&self, seen: &mut HashSet<usize>) -> usize {
+    pub fn bytes(&self, seen: &mut HashSet<usize>) -> usize {
         let new = |lane: &&Lane| seen.insert(Rc::as_ptr(&lane.block) as usize);
         let bytes =
             |lane: &Lane| lane.block.borrow().keys.nbytes() + lane.block.borrow().values.nbytes();
@@ -191,11 +238,12 @@ impl Cache {
 }
 
 impl Lane {
-    fn past(&self, end: i32) -> Past {
+    fn past(&self, start: usize, end: usize) -> Past {
         let block = self.block.borrow();
+        let (from, to) = ((start - block.start) as i32, (end - block.start) as i32);
         let of = |array: &Array| {
             let [_, heads, _, width] = dims(array);
-            array.slice(&[self.index, 0, 0, 0], &[self.index + 1, heads, end, width], &ONE)
+            array.slice(&[self.index, 0, from, 0], &[self.index + 1, heads, to, width], &ONE)
         };
         Past { keys: of(&block.keys), values: of(&block.values) }
     }
@@ -203,13 +251,13 @@ impl Lane {
 
 impl Block {
     fn capacity(&self) -> usize {
-        dims(&self.keys)[2] as usize
+        self.start + dims(&self.keys)[2] as usize
     }
 
     fn write(&mut self, position: usize, end: usize, keys: &Array, values: &Array) {
         let unread = position >= self.written;
         self.written = end;
-        let (position, end) = (position as i32, end as i32);
+        let (position, end) = ((position - self.start) as i32, (end - self.start) as i32);
         for (whole, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
             let [lanes, heads, _, width] = dims(whole);
             let start = [0, 0, position, 0];
@@ -220,19 +268,13 @@ impl Block {
         }
     }
 
-    fn past(&self, end: i32) -> Past {
+    fn past(&self, end: usize) -> Past {
+        let end = (end - self.start) as i32;
         let of = |array: &Array| {
             let [lanes, heads, _, width] = dims(array);
             array.slice(&[0, 0, 0, 0], &[lanes, heads, end, width], &ONE)
         };
         Past { keys: of(&self.keys), values: of(&self.values) }
-    }
-}
-
-impl Part {
-    pub fn ragged(&self) -> mlx::fast::Ragged<'_> {
-        let (Rows { start, length }, Past { keys, values }) = (self.rows, &self.past);
-        mlx::fast::Ragged { start, length, keys, values }
     }
 }
 

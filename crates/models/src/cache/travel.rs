@@ -1,0 +1,133 @@
+//! Pages as bytes, for a file: what they are made for, then what is in them, exactly.
+//!
+//! A header tells how the memory is arranged in which the bytes mean anything; a page of any other is refused.
+
+use std::rc::Rc;
+
+use mlx::Array;
+use mlx::pages::Block;
+
+use super::{Cache, Layouts, Memory, Page, Part};
+use crate::error::{Error, Result};
+
+/// The first bytes of a page, and the version of what follows.
+const MAGIC: &[u8; 8] = b"ollmkv\x00\x01";
+
+/// Magic, arrangement, whether a window part is there.
+const HEADER_BYTES: usize = 8 + 8 + 1;
+
+impl Memory {
+    /// A page as bytes; waits until everything in it is computed.
+    pub fn export(&self, page: Page) -> Result<Vec<u8>> {
+        let entry = self.table.entry(page);
+        let cut;
+        let (whole, window) = if entry.whole.is_some() || entry.window.is_some() {
+            (entry.whole.as_ref(), entry.window.as_ref())
+        } else {
+            cut = self.cut(page);
+            (cut.0.as_ref(), cut.1.as_ref())
+        };
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(self.arrangement().to_le_bytes());
+        bytes.push(u8::from(window.is_some()));
+        for part in [whole, window].into_iter().flatten() {
+            bytes.extend(self.bytes_of(part)?);
+        }
+        Ok(bytes)
+    }
+
+    /// A page from bytes, held once by the caller.
+    pub fn import(&mut self, bytes: &[u8]) -> Result<Page> {
+        let wrong = |reason: String| Err(Error::Page { reason });
+        let Some((header, body)) = bytes.split_at_checked(HEADER_BYTES) else {
+            return wrong(format!("{} bytes are no page", bytes.len()));
+        };
+        if header[..8] != *MAGIC || header[8..16] != self.arrangement().to_le_bytes() {
+            return wrong("it is of another model, or another way to store keys and values".into());
+        }
+        let [whole, window] = self.part_bytes();
+        let has_window = header[16] == 1;
+        let expected = whole + if has_window { window } else { 0 };
+        if body.len() != expected || header[16] > 1 {
+            return wrong(format!("{} bytes where a page has {expected}", body.len()));
+        }
+        let (whole, window) = body.split_at(whole);
+        let parts = (self.part_of(whole, false), self.part_of(window, true));
+        Ok(self.table.insert(parts, has_window || self.table.window.is_none()))
+    }
+
+    /// Of everything that gives bytes their meaning.
+    fn arrangement(&self) -> u64 {
+        let layers: Vec<_> = self
+            .layers
+            .iter()
+            .filter_map(Cache::as_key_value)
+            .map(|kv| (kv.shape, kv.window))
+            .collect();
+        let tokens = self.table.tokens;
+        let words = format!(
+            "{layers:?} {:?} {:?} {tokens} {}",
+            self.dtype,
+            self.kv_type(),
+            self.is_paged()
+        );
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        words.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+    }
+
+    /// Of layers without and with a window.
+    fn part_bytes(&self) -> [usize; 2] {
+        match &self.pages {
+            Some(Layouts { whole_bytes, window_bytes, .. }) => [*whole_bytes, *window_bytes],
+            None => [false, true].map(|windowed| {
+                let layers = self.layers.iter().filter_map(Cache::as_key_value);
+                let layers = layers.filter(|kv| kv.window.is_some() == windowed);
+                layers.map(|kv| super::layer::bytes(&kv.shape, self.table.tokens, self.dtype)).sum()
+            }),
+        }
+    }
+
+    fn bytes_of(&self, part: &Part) -> Result<Vec<u8>> {
+        match (part, &self.pages) {
+            (Part::Block(block), Some(pages)) => Ok(pages.receipts.read(block)?),
+            (Part::Block(_), None) => panic!("a block without pages"),
+            (Part::Arrays(arrays), _) => {
+                let tokens = self.table.tokens as i32;
+                let mut bytes = Vec::new();
+                for array in arrays.iter().flatten() {
+                    let room = tokens - array.dim(2);
+                    let array = array.pad(&[2], &[0], &[room], 0.0, mlx::Pad::Constant);
+                    bytes.extend(array.cast(self.dtype).to_bytes()?);
+                }
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// None for no bytes.
+    fn part_of(&self, bytes: &[u8], windowed: bool) -> Option<Part> {
+        if bytes.is_empty() {
+            return None;
+        }
+        if self.is_paged() {
+            return Some(Part::Block(Block::of(bytes)));
+        }
+        let mut rest = bytes;
+        let mut array = |heads: i32, dim: i32| {
+            let shape = [1, heads, self.table.tokens as i32, dim];
+            let size = shape.iter().product::<i32>() as usize * self.dtype.size();
+            let (own, after) = rest.split_at(size);
+            rest = after;
+            Array::from_bytes(own, &shape, self.dtype)
+        };
+        let layers = self.layers.iter().filter_map(Cache::as_key_value);
+        let arrays: Rc<[[Array; 2]]> = layers
+            .filter(|kv| kv.window.is_some() == windowed)
+            .map(|kv| {
+                let keys = array(kv.shape.heads, kv.shape.key_dim);
+                [keys, array(kv.shape.heads, kv.shape.value_dim)]
+            })
+            .collect();
+        Some(Part::Arrays(arrays))
+    }
+}
