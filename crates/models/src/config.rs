@@ -40,6 +40,11 @@ impl<'a> Section<'a> {
         self.value(field).is_some()
     }
 
+    /// Whether it is there and says something else than no.
+    pub fn is_set(&self, field: &str) -> bool {
+        self.value(field).is_some_and(|value| *value != Value::Bool(false))
+    }
+
     /// An error about one of this section's fields.
     pub fn error(&self, field: &str, reason: impl Into<String>) -> Error {
         let dot = if self.name.is_empty() { "" } else { "." };
@@ -117,6 +122,28 @@ impl<'a> Section<'a> {
         list.ok_or_else(|| self.error(field, format!("is {value}, not a list of whole numbers")))
     }
 
+    /// Which of `kinds` each of `count` layers is: by the list `layer_types`, else by `usual`.
+    pub fn layer_types(
+        &self,
+        count: i32,
+        kinds: [&str; 2],
+        usual: impl Fn(i32) -> usize,
+    ) -> Result<Vec<usize>> {
+        const FIELD: &str = "layer_types";
+        let Some(value) = self.value(FIELD) else { return Ok((0..count).map(usual).collect()) };
+        let kind = |value: &Value| kinds.iter().position(|kind| value.as_str() == Some(*kind));
+        let list: Option<Vec<usize>> =
+            value.as_array().and_then(|list| list.iter().map(kind).collect());
+        let known = kinds.map(|kind| format!("`{kind}`")).join(" and ");
+        match list {
+            Some(list) if list.len() == count as usize => Ok(list),
+            Some(list) => {
+                Err(self.error(FIELD, format!("names {} layers, there are {count}", list.len())))
+            }
+            None => Err(self.error(FIELD, format!("is {value}, not a list of {known}"))),
+        }
+    }
+
     /// The first of the texts in a list, as `architectures` is one.
     pub fn first_text(&self, field: &str) -> Result<&'a str> {
         let first = self.value(field).and_then(|value| value.get(0)).and_then(Value::as_str);
@@ -152,15 +179,27 @@ impl Heads {
     pub fn read(config: &Section<'_>) -> Result<Heads> {
         let count = config.size("num_attention_heads")?;
         let groups = config.size_or("num_key_value_heads", count)?;
+        let head_dim = match config.optional_size("head_dim")? {
+            Some(size) => size,
+            None => divided(config, count)?,
+        };
+        Heads::checked(config, count, groups, head_dim)
+    }
+
+    /// All may be absent, and are as in `usual` then.
+    pub fn read_or(config: &Section<'_>, usual: Heads) -> Result<Heads> {
+        let count = config.size_or("num_attention_heads", usual.num_attention_heads)?;
+        let groups = config.size_or("num_key_value_heads", usual.num_key_value_heads)?;
+        let head_dim = config.size_or("head_dim", usual.head_dim)?;
+        Heads::checked(config, count, groups, head_dim)
+    }
+
+    fn checked(config: &Section<'_>, count: i32, groups: i32, head_dim: i32) -> Result<Heads> {
         if count % groups != 0 {
             let reason =
                 format!("is {groups}, which does not divide the {count} of `num_attention_heads`");
             return Err(config.error("num_key_value_heads", reason));
         }
-        let head_dim = match config.optional_size("head_dim")? {
-            Some(size) => size,
-            None => divided(config, count)?,
-        };
         if count.checked_mul(head_dim).is_none() {
             let reason =
                 format!("is {head_dim}; times {count} heads is more than a tensor can hold");
@@ -288,6 +327,22 @@ mod tests {
             heads,
             "`head_dim` is 1048576; times 1048576 heads is more than a tensor can hold",
         );
+    }
+
+    #[test]
+    fn kinds_of_layers_are_listed_or_usual() {
+        let read = |text: &str| {
+            let fields = parse(text).unwrap();
+            let kinds = Section::whole(&fields).layer_types(3, ["a", "b"], |i| i as usize % 2);
+            kinds.map_err(|error| error.to_string())
+        };
+        assert_eq!(read("{}"), Ok(vec![0, 1, 0]));
+        assert_eq!(read(r#"{"layer_types": ["b", "b", "a"]}"#), Ok(vec![1, 1, 0]));
+        let wrong = |text, expected| {
+            assert_eq!(read(text), Err(format!("config.json: `layer_types` {expected}")));
+        };
+        wrong(r#"{"layer_types": ["a"]}"#, "names 1 layers, there are 3");
+        wrong(r#"{"layer_types": ["c"]}"#, r#"is ["c"], not a list of `a` and `b`"#);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! One file per architecture, named after the checkpoint's word. To add one: the file, its row here, its fixture.
 
+mod gemma3;
 mod llama;
 mod qwen3;
 mod qwen3_moe;
+mod qwen3_next;
 
 use crate::config::Section;
 use crate::error::Result;
@@ -14,7 +16,10 @@ pub type Load = fn(&Section<'_>, &Weights) -> Result<Box<dyn Model>>;
 
 /// By the name in config.json's `architectures`.
 pub const ARCHITECTURES: &[(&str, Load)] = &[
+    ("Gemma3ForCausalLM", gemma3::load),
+    ("Gemma3ForConditionalGeneration", gemma3::load_pictured),
     ("LlamaForCausalLM", llama::load),
     ("Qwen3ForCausalLM", qwen3::load),
     ("Qwen3MoeForCausalLM", qwen3_moe::load),
+    ("Qwen3NextForCausalLM", qwen3_next::load),
 ];

@@ -149,7 +149,10 @@ impl Attention {
 
 impl Mlp {
     pub fn load(config: &Config, w: &Weights) -> Result<Mlp> {
-        let (hidden, wide) = (config.hidden_size, config.intermediate_size);
+        Mlp::sized(config.hidden_size, config.intermediate_size, w)
+    }
+
+    pub fn sized(hidden: i32, wide: i32, w: &Weights) -> Result<Mlp> {
         Ok(Mlp {
             gate: w.linear("gate_proj", [wide, hidden], false)?,
             up: w.linear("up_proj", [wide, hidden], false)?,

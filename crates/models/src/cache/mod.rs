@@ -29,6 +29,7 @@ use lanes::Lanes;
 pub(crate) use layer::Kept;
 pub use layer::{Cache, History, KvShape};
 use layer::{KeyValue, Pages, Store};
+use recurrent::Shared;
 pub use recurrent::StateShape;
 use table::{Parts, Table};
 
@@ -65,7 +66,7 @@ pub enum KvType {
 #[derive(Clone, Debug)]
 pub struct State {
     length: usize,
-    layers: Rc<[Vec<Array>]>,
+    layers: Rc<[Shared]>,
 }
 
 pub struct Memory {
@@ -339,9 +340,10 @@ impl Memory {
         let mut seen = HashSet::new();
         let lanes = self.layers.iter().filter_map(Cache::lanes).map(|lanes| lanes.bytes(&mut seen));
         let lanes: usize = lanes.sum();
-        let states = self.layers.iter().filter_map(Cache::recurrence).map(|layer| layer.bytes());
+        let recurrent = self.layers.iter().filter_map(Cache::recurrence);
+        let states: usize = recurrent.map(|layer| layer.bytes(&mut seen)).sum();
         let parts = self.table.entries().flat_map(|entry| [&entry.whole, &entry.window]);
-        lanes + states.sum::<usize>() + parts.flatten().map(Part::bytes).sum::<usize>()
+        lanes + states + parts.flatten().map(Part::bytes).sum::<usize>()
     }
 
     /// Begins a forward pass: the batch's slots grow by its rows, and each layer takes its cache, in order. If the pass
@@ -515,12 +517,12 @@ impl Part {
 
 impl State {
     pub fn bytes(&self) -> usize {
-        self.layers.iter().flatten().map(Array::nbytes).sum()
+        self.layers.iter().flat_map(|state| state.iter()).map(Array::nbytes).sum()
     }
 
     /// All of it, to be evaluated.
     pub fn arrays(&self) -> Vec<Array> {
-        self.layers.iter().flatten().cloned().collect()
+        self.layers.iter().flat_map(|state| state.iter()).cloned().collect()
     }
 }
 

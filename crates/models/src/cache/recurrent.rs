@@ -3,6 +3,9 @@
 //! A state cannot be taken back by forgetting its end, so the one before a slot's last pass is kept too: a pass that
 //! failed or was not wanted can be undone. Arrays are shared, never written.
 
+use std::collections::HashSet;
+use std::rc::Rc;
+
 use mlx::{Array, Dtype};
 
 use crate::batch::Segment;
@@ -15,6 +18,9 @@ pub struct StateShape {
     pub dtype: Dtype,
 }
 
+/// The arrays of one sequence in one layer.
+pub(super) type Shared = Rc<[Array]>;
+
 pub(super) struct Recurrent {
     shapes: Vec<StateShape>,
     /// By slot; none before the first pass.
@@ -23,9 +29,15 @@ pub(super) struct Recurrent {
 
 struct Kept {
     length: usize,
-    state: Vec<Array>,
+    state: Shared,
     /// Before the last pass, of this length; an empty list at the beginning of a sequence.
-    before: Option<(usize, Vec<Array>)>,
+    before: Option<(usize, Shared)>,
+}
+
+impl Kept {
+    fn before(&self) -> Option<&Shared> {
+        self.before.as_ref().map(|(_, state)| state)
+    }
 }
 
 impl StateShape {
@@ -52,7 +64,7 @@ impl Recurrent {
     pub fn get(&self, segment: &Segment) -> Vec<Array> {
         match self.kept(segment.slot) {
             Some(kept) if kept.length == segment.position && !kept.state.is_empty() => {
-                kept.state.clone()
+                kept.state.to_vec()
             }
             _ => {
                 let Segment { slot, position, .. } = *segment;
@@ -69,9 +81,10 @@ impl Recurrent {
         let place = self.place(segment.slot);
         let before = match place.take() {
             Some(kept) if kept.length == segment.position => Some((kept.length, kept.state)),
-            _ => (segment.position == 0).then(|| (0, Vec::new())),
+            _ => (segment.position == 0).then(|| (0, Shared::from([]))),
         };
-        *place = Some(Kept { length: segment.position + segment.length, state, before });
+        let length = segment.position + segment.length;
+        *place = Some(Kept { length, state: state.into(), before });
     }
 
     pub fn close(&mut self, slot: Slot) {
@@ -97,26 +110,29 @@ impl Recurrent {
     }
 
     /// As of `length`, where it is known.
-    pub fn state(&self, slot: Slot, length: usize) -> Option<Vec<Array>> {
+    pub fn state(&self, slot: Slot, length: usize) -> Option<Shared> {
         let kept = self.kept(slot)?;
-        (kept.length == length).then(|| kept.state.clone())
+        match &kept.before {
+            _ if kept.length == length => Some(Rc::clone(&kept.state)),
+            Some((before, state)) if *before == length => Some(Rc::clone(state)),
+            _ => None,
+        }
     }
 
-    pub fn start(&mut self, slot: Slot, length: usize, state: Vec<Array>) {
+    pub fn start(&mut self, slot: Slot, length: usize, state: Shared) {
         *self.place(slot) = Some(Kept { length, state, before: None });
     }
 
     pub fn arrays(&self, slot: Slot) -> Vec<Array> {
-        self.kept(slot).map_or_else(Vec::new, |kept| kept.state.clone())
+        self.kept(slot).map_or_else(Vec::new, |kept| kept.state.to_vec())
     }
 
-    /// Of all slots; what two of them share counts twice.
-    pub fn bytes(&self) -> usize {
-        let of = |kept: &Kept| {
-            let before = kept.before.iter().flat_map(|(_, state)| state);
-            kept.state.iter().chain(before).map(Array::nbytes).sum::<usize>()
-        };
-        self.states.iter().flatten().map(of).sum()
+    /// Of all slots. `seen` holds the addresses of states that were counted already.
+    pub fn bytes(&self, seen: &mut HashSet<usize>) -> usize {
+        let of = |kept| Kept::before(kept).into_iter().chain([&kept.state]);
+        let all = self.states.iter().flatten().flat_map(of);
+        let new = |state: &&Shared| seen.insert(state.as_ptr() as usize);
+        all.filter(new).flat_map(|state| state.iter()).map(Array::nbytes).sum()
     }
 
     fn kept(&self, slot: Slot) -> Option<&Kept> {

@@ -59,6 +59,28 @@ impl Linear {
         Linear { weight: Weight::Quantised(weight), bias }
     }
 
+    /// A layer of its own that gives some of this one's results, in the order of `rows`; of one without bias.
+    pub fn of_rows(&self, rows: &Array) -> Linear {
+        assert!(self.bias.is_none(), "a bias would have to go along");
+        let some = |array: &Array| array.take(rows, 0);
+        match &self.weight {
+            Weight::Dense { rows, .. } => Linear::dense(&some(rows), None),
+            Weight::Quantised(q) => {
+                let (weight, scales) = (some(&q.weight), some(&q.scales));
+                let biases = q.biases.as_ref().map(some);
+                Linear::quantised(Quantised { weight, scales, biases, ..q.clone() }, None)
+            }
+        }
+    }
+
+    /// What it holds.
+    pub fn arrays(&self) -> Vec<Array> {
+        match &self.weight {
+            Weight::Dense { rows, .. } => vec![rows.clone()],
+            Weight::Quantised(q) => q.arrays(),
+        }
+    }
+
     pub fn forward(&self, x: &Array) -> Array {
         let [y] = Linear::together([self], x);
         y
@@ -115,6 +137,12 @@ impl Weight {
 }
 
 impl Quantised {
+    /// What it holds.
+    pub fn arrays(&self) -> Vec<Array> {
+        let others = [&self.biases, &self.global_scale].into_iter().flatten();
+        [&self.weight, &self.scales].into_iter().chain(others).cloned().collect()
+    }
+
     fn matmul(&self, x: &Array) -> Array {
         self.globally_scaled(mlx::quantized_matmul(x, &self.parts(), true), x.dtype())
     }

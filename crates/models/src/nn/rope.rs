@@ -36,19 +36,37 @@ enum Wavelengths {
 impl Rope {
     /// As the configuration tells, for heads of `head_dim` dimensions.
     pub fn read(config: &Section<'_>, head_dim: i32) -> Result<Rope> {
-        let parameters = config.section("rope_parameters")?;
-        let old = parameters.is_none();
-        let section = parameters.unwrap_or(*config);
-        let theta = section.positive_or("rope_theta", config.positive_or("rope_theta", THETA)?)?;
-        let dims = rotated_dims(&section, config, head_dim)?;
-        let scaling = if old { config.section("rope_scaling")? } else { parameters };
-        match scaling {
+        Rope::read_or(config, THETA, head_dim)
+    }
+
+    /// As `read`, where `theta` is what it is if nothing tells it.
+    pub fn read_or(config: &Section<'_>, theta: f32, head_dim: i32) -> Result<Rope> {
+        if let Some(parameters) = config.section("rope_parameters")? {
+            return Rope::of_parameters(&parameters, config, theta, head_dim);
+        }
+        let theta = config.positive_or("rope_theta", theta)?;
+        let dims = rotated_dims(config, config, head_dim)?;
+        match config.section("rope_scaling")? {
             Some(scaling) => Rope::scaled(&scaling, config, theta, dims),
             None => Ok(Rope::plain(theta, dims)),
         }
     }
 
-    fn plain(theta: f32, dims: i32) -> Rope {
+    /// By everything in one section, as `rope_parameters` is one.
+    pub fn of_parameters(
+        parameters: &Section<'_>,
+        config: &Section<'_>,
+        theta: f32,
+        head_dim: i32,
+    ) -> Result<Rope> {
+        let theta = config.positive_or("rope_theta", theta)?;
+        let theta = parameters.positive_or("rope_theta", theta)?;
+        let dims = rotated_dims(parameters, config, head_dim)?;
+        Rope::scaled(parameters, config, theta, dims)
+    }
+
+    /// Without scaling: wavelengths theta^(2i/dims) for the first `dims` of a head, an even number.
+    pub fn plain(theta: f32, dims: i32) -> Rope {
         Rope { dims, wavelengths: Wavelengths::Plain { theta }, scale: 1.0, factor: 1.0 }
     }
 

@@ -103,6 +103,21 @@ impl Weights {
         self.gathered.borrow().tensors.contains_key(&self.path(name))
     }
 
+    /// Of a tensor that is there and was not taken.
+    pub fn shape(&self, name: &str) -> Option<Vec<i32>> {
+        let path = self.path(name);
+        match self.gathered.borrow().tensors.get(&path)? {
+            Stored::Made(tensor) => Some(tensor.shape().to_vec()),
+            Stored::InFile(file) => Some(file.tensor(&path)?.shape.clone()),
+        }
+    }
+
+    /// Whether there is any tensor below `name`.
+    pub fn has_below(&self, name: &str) -> bool {
+        let start = format!("{}.", self.path(name));
+        self.gathered.borrow().tensors.keys().any(|name| name.starts_with(&start))
+    }
+
     /// Tensors whose names begin so may stay untaken.
     pub fn ignore(&self, name: &str) {
         self.gathered.borrow_mut().ignored.insert(self.path(name));
@@ -148,6 +163,25 @@ impl Weights {
         }
     }
 
+    /// Several layers without biases that a checkpoint stores as one, interleaved: the rows of each, in order.
+    pub fn linears<const N: usize>(
+        &self,
+        name: &str,
+        input: i32,
+        rows: [Vec<i32>; N],
+    ) -> Result<[Linear; N]> {
+        let taken = self.gathered.borrow().taken.len();
+        let out = rows.iter().map(Vec::len).sum::<usize>() as i32;
+        let stored = self.linear(name, [out, input], false)?;
+        let parts =
+            rows.map(|rows| stored.of_rows(&Array::from_slice(&rows, &[rows.len() as i32])));
+        let arrays: Vec<Array> = parts.iter().flat_map(Linear::arrays).collect();
+        mlx::eval(&arrays.iter().collect::<Vec<_>>())?;
+        // The one that was stored is let go.
+        self.gathered.borrow_mut().taken.truncate(taken);
+        Ok(parts)
+    }
+
     pub fn embedding(&self, name: &str, [rows, width]: [i32; 2]) -> Result<Embedding> {
         let w = self.at(name);
         match w.quantised([rows, width])? {
@@ -172,6 +206,13 @@ impl Weights {
 
     pub fn rms_norm(&self, name: &str, size: i32, eps: f32) -> Result<RmsNorm> {
         Ok(RmsNorm::new(self.at(name).tensor("weight", &[size])?, eps))
+    }
+
+    /// As `rms_norm`, of a weight that is stored as its distance from 1.
+    pub fn centred_rms_norm(&self, name: &str, size: i32, eps: f32) -> Result<RmsNorm> {
+        let norm = RmsNorm::centred(&self.at(name).tensor("weight", &[size])?, eps);
+        self.gathered.borrow_mut().taken.push(norm.weight().clone());
+        Ok(norm)
     }
 
     /// The names that nobody has taken; of a model that is loaded, those that it does not use.

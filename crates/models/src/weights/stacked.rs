@@ -74,10 +74,7 @@ impl Weights {
             };
         let arrays: Vec<Array> = match &stack {
             Stack::Dense(weights) => vec![weights.clone()],
-            Stack::Quantised(q) => {
-                let others = [&q.biases, &q.global_scale].into_iter().flatten();
-                [&q.weight, &q.scales].into_iter().chain(others).cloned().collect()
-            }
+            Stack::Quantised(q) => q.arrays(),
         };
         mlx::eval(&arrays.iter().collect::<Vec<_>>())?;
         self.gathered.borrow_mut().taken.truncate(taken);

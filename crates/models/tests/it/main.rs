@@ -10,4 +10,5 @@ mod files;
 mod properties;
 mod quantised;
 mod reference;
+mod spellings;
 mod support;

@@ -14,7 +14,8 @@ use crate::support::{Checkpoint, Session, difference, difference_of_best, write_
 /// Of log-probabilities; as for any other order of f32 sums in these models (see `properties`).
 const TOLERANCE: f32 = 5e-5;
 
-const FIXTURES: [&str; 4] = ["llama-bias", "llama3-rope", "qwen3", "qwen3-moe"];
+const FIXTURES: [&str; 6] =
+    ["gemma3", "llama-bias", "llama3-rope", "qwen3", "qwen3-moe", "qwen3-next"];
 
 #[derive(Clone, Copy)]
 struct Scheme {
@@ -67,7 +68,8 @@ impl Scheme {
 type Plan = fn(&str) -> Option<Scheme>;
 
 fn is_matrix(name: &str) -> Option<&str> {
-    name.strip_suffix(".weight").filter(|layer| !layer.ends_with("norm"))
+    let vector = |layer: &&str| ["norm", "conv1d"].iter().any(|end| layer.ends_with(end));
+    name.strip_suffix(".weight").filter(|layer| !vector(layer))
 }
 
 /// mlx-lm's layout, in one file: parameters in config.json, one layer's own beside those for all.

@@ -3,7 +3,7 @@
 //! Tolerances are the fixtures' own: f32 as the reference computes; bf16 three times what the reference itself loses
 //! when it computes in bf16.
 
-use fixtures::{Greedy, Prompt, Reference};
+use fixtures::{Greedy, Prompt, Reference, Tolerance};
 use mlx::Dtype;
 
 use crate::support::{Checkpoint, DECODERS, Session, best};
@@ -75,6 +75,21 @@ fn check_greedy(name: &str, session: &mut Session, prompt: &Prompt, tolerance: f
         rows = session.step(&[(slot, &[*expected])]);
     }
     session.close(slot);
+}
+
+/// Of a model that sees pictures, the text half: prompts without any.
+#[test]
+fn the_text_half_agrees_with_the_reference() {
+    for name in ["gemma3-vl"] {
+        let reference = Reference::read(&fixtures::arch(name)).unwrap();
+        let Tolerance { f32, bf16 } = reference.tolerance.unwrap();
+        for (dtype, tolerance, gap_min) in [(Some(Dtype::F32), f32, 0.0), (None, bf16, bf16)] {
+            let mut session = Session::new(Checkpoint::of(name).load(dtype));
+            let prompt = &reference.prompts[0];
+            check_positions(name, &mut session, prompt, tolerance);
+            check_greedy(name, &mut session, prompt, tolerance, gap_min);
+        }
+    }
 }
 
 /// Embedders of the family: the last token's hidden state, normalised.

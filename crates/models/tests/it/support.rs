@@ -9,8 +9,17 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The fixtures of the architectures there are, apart from embedders.
-pub const DECODERS: [&str; 6] =
-    ["llama", "llama-bias", "llama-yarn", "llama3-rope", "qwen3", "qwen3-moe"];
+pub const DECODERS: [&str; 9] = [
+    "gemma3",
+    "gemma3-linear",
+    "llama",
+    "llama-bias",
+    "llama-yarn",
+    "llama3-rope",
+    "qwen3",
+    "qwen3-moe",
+    "qwen3-next",
+];
 
 pub fn open_mlx() {
     mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
