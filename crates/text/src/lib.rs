@@ -8,6 +8,8 @@
 //! What is kept everywhere: a [`Stream`] never emits half a character and never loses a byte; work grows linearly
 //! with the text; whatever a model's files hold, the answer is a value or an [`Error`], never a panic.
 
+#[cfg(test)]
+mod clock;
 pub mod constraint;
 mod error;
 mod facade;
@@ -24,7 +26,7 @@ mod template;
 mod tokenizer;
 
 pub use error::{Error, Result};
-pub use facade::{PromptKind, Text, check_template};
+pub use facade::{PromptKind, Text, check_template, quoted_as_go};
 pub use files::{Files, reads};
 pub use renderers::Renderer;
 pub use stop::{StopStrings, Stopped};

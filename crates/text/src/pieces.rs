@@ -163,17 +163,15 @@ pub(crate) fn byte_token(token: &str) -> Option<u8> {
 
 /// A token with a character that spells no byte stands for itself.
 pub(crate) fn spell_byte_level(token: &str, out: &mut Vec<u8>) {
-    let start = out.len();
-    for character in token.chars() {
-        match byte_of(character) {
-            Some(byte) => out.push(byte),
-            None => {
-                out.truncate(start);
-                out.extend_from_slice(token.as_bytes());
-                return;
-            }
-        }
+    match byte_level_bytes(token) {
+        Some(bytes) => out.extend(bytes),
+        None => out.extend_from_slice(token.as_bytes()),
     }
+}
+
+/// What a token of GPT-2's alphabet spells; nothing for one with another character.
+pub(crate) fn byte_level_bytes(token: &str) -> Option<Vec<u8>> {
+    token.chars().map(byte_of).collect()
 }
 
 /// GPT-2's alphabet: printable Latin-1 characters are their own byte, the other 68 bytes follow from U+0100 on.

@@ -6,6 +6,7 @@
 //! text.
 
 pub(crate) mod added;
+mod bytelevel;
 mod bytepair;
 mod gguf;
 mod library;

@@ -3,6 +3,10 @@
 //! Where several begin at one place the longest wins, and what it covers is looked at no more: the rules of the crate
 //! `tokenizers`, for vocabularies that it cannot hold.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
 use super::trie::Trie;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,10 +46,7 @@ pub(crate) struct Added {
 impl Added {
     /// A text given twice belongs to its last token.
     pub(crate) fn new(tokens: Vec<AddedToken>) -> Added {
-        let mut trie = Trie::default();
-        for (index, token) in tokens.iter().enumerate() {
-            trie.insert(token.text.as_bytes(), index as u32);
-        }
+        let trie = Trie::new(tokens.iter().zip(0..).map(|(token, index)| (&token.text, index)));
         Added { tokens, trie }
     }
 
@@ -89,9 +90,15 @@ impl Added {
 }
 
 fn inside_a_word(text: &str, start: usize, end: usize) -> bool {
-    let is_word = |character: char| character.is_alphanumeric() || character == '_';
-    text[..start].chars().next_back().is_some_and(is_word)
-        || text[end..].chars().next().is_some_and(is_word)
+    let before = text[..start].chars().next_back();
+    before.into_iter().chain(text[end..].chars().next()).any(is_part_of_word)
+}
+
+/// As expressions have it: combining marks are, too.
+fn is_part_of_word(character: char) -> bool {
+    static WORD: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\w").ok());
+    let found = |word: &Regex| word.is_match(character.encode_utf8(&mut [0; 4]));
+    WORD.as_ref().is_some_and(found)
 }
 
 #[cfg(test)]

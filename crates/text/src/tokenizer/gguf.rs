@@ -64,7 +64,7 @@ fn byte_pair(metadata: &GgufTokenizer) -> Result<Loaded> {
         tokens,
         joins,
     };
-    let own = Own { added: Added::new(metadata.added()), model: Model::BytePair(model) };
+    let own = Own { added: vec![Added::new(metadata.added())], model: Model::BytePair(model) };
     let encoder = Encoder::Own(Box::new(own));
     let pieces = Pieces::spelled(spelled)?;
     Ok(Loaded { encoder, pieces, around: Around::default(), ends: Vec::new() })

@@ -1,4 +1,5 @@
-//! Tokenizers that the crate `tokenizers` cannot hold: their added tokens are cut out, the rest goes to the model.
+//! Tokenizers that the crate `tokenizers` cannot hold, or not as fast: their added tokens are cut out, the rest goes to
+//! the model.
 
 use super::added::{Added, Part};
 use super::bytepair::BytePair;
@@ -6,7 +7,8 @@ use super::sentencepiece::SentencePiece;
 
 #[derive(Debug)]
 pub(crate) struct Own {
-    pub added: Added,
+    /// Each is looked for in what those before it have left.
+    pub added: Vec<Added>,
     pub model: Model,
 }
 
@@ -43,7 +45,15 @@ impl Shift {
 impl Own {
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
         let mut ids = Vec::new();
-        for (index, part) in self.added.split(text).into_iter().enumerate() {
+        let mut parts = vec![Part::Text(text)];
+        for added in &self.added {
+            let cut = |part| match part {
+                Part::Text(text) => added.split(text),
+                token => vec![token],
+            };
+            parts = parts.into_iter().flat_map(cut).collect();
+        }
+        for (index, part) in parts.into_iter().enumerate() {
             match part {
                 Part::Token(id) => ids.push(id),
                 Part::Text(text) => self.model.encode(text, index == 0, &mut ids)?,
@@ -53,7 +63,8 @@ impl Own {
     }
 
     pub(crate) fn token_id(&self, token: &str) -> Option<u32> {
-        let added = self.added.tokens().iter().find(|added| added.text == token);
+        let mut added = self.added.iter().flat_map(Added::tokens);
+        let added = added.find(|added| added.text == token);
         added.map(|added| added.id).or_else(|| self.model.token_id(token))
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! A model comes as `tokenizer.model` (a protobuf message) or from GGUF metadata; both fill [`Model`]. What is
 //! computed from it is what the library of that name computes, which differs from its imitations as merge rules in
-//! ties, in user-defined pieces and in the normalisation rules. Only Unigram texts of some hundred thousand characters
-//! have a place or two where sums of scores are so close that rounding decides otherwise than there.
+//! ties, in user-defined pieces and in the normalisation rules.
 
 mod bpe;
 mod charsmap;
@@ -92,7 +91,7 @@ struct Vocabulary {
     ids: FxHashMap<Box<[u8]>, u32>,
     /// All others, whose texts a piece may have too: these win.
     reserved: FxHashMap<Box<[u8]>, u32>,
-    /// `ids` once more, for Unigram alone.
+    /// Those of `ids` that are used, for Unigram alone.
     matched: Trie,
     user_defined: Trie,
     longest_piece_bytes: usize,
@@ -138,8 +137,7 @@ impl SentencePiece {
     ) -> Result<(), String> {
         let text = self.normalize(text.as_bytes(), with_prefix)?;
         let mut was_unknown = false;
-        let mut push = |piece: &[u8]| {
-            let id = self.vocabulary.id(piece);
+        let mut push = |piece: &[u8], id: Option<u32>| {
             let known = id.filter(|id| self.vocabulary.kind(*id) != Kind::Unknown);
             match (known, &self.byte_ids) {
                 (Some(id), _) => ids.push(id),
@@ -151,7 +149,9 @@ impl SentencePiece {
             was_unknown = known.is_none();
         };
         match self.algorithm {
-            Algorithm::Bpe => bpe::split(&self.vocabulary, &text, &mut push),
+            Algorithm::Bpe => bpe::split(&self.vocabulary, &text, &mut |piece| {
+                push(piece, self.vocabulary.id(piece));
+            }),
             Algorithm::Unigram => unigram::split(&self.vocabulary, &text, &mut push),
         }
         Ok(())
@@ -253,25 +253,40 @@ impl Vocabulary {
             let joined = |piece: &&Piece| matches!(piece.kind, Kind::Normal | Kind::Unused);
             pieces.iter().filter(joined)
         };
-        let mut vocabulary = Vocabulary {
+        let score = match algorithm {
+            Algorithm::Unigram => unigram::score,
             // Zero has one sign only: it takes part in an order.
-            scores: pieces.iter().map(|piece| piece.score + 0.0).collect(),
+            Algorithm::Bpe => |piece: &Piece| piece.score + 0.0,
+        };
+        let tried = |kinds: &'static [Kind]| {
+            let numbered = pieces.iter().zip(0..);
+            Trie::new(
+                numbered
+                    .filter(|(piece, _)| kinds.contains(&piece.kind))
+                    .map(|(piece, id)| (piece.text.as_bytes(), id)),
+            )
+        };
+        let mut vocabulary = Vocabulary {
+            scores: pieces.iter().map(score).collect(),
             kinds: pieces.iter().map(|piece| piece.kind).collect(),
             ids: FxHashMap::default(),
             reserved: FxHashMap::default(),
-            matched: Trie::default(),
-            user_defined: Trie::default(),
+            matched: match algorithm {
+                Algorithm::Unigram => tried(&[Kind::Normal, Kind::UserDefined]),
+                Algorithm::Bpe => Trie::default(),
+            },
+            user_defined: tried(&[Kind::UserDefined]),
             longest_piece_bytes: pieces.iter().map(|piece| piece.text.len()).max().unwrap_or(0),
             has_words: !normal_or_unused().any(|piece| spans_words(&piece.text)),
             lowest_score: normal().map(|piece| piece.score).fold(f32::MAX, f32::min),
         };
         for (id, piece) in pieces.iter().enumerate() {
-            vocabulary.insert(id as u32, piece, algorithm)?;
+            vocabulary.insert(id as u32, piece)?;
         }
         Ok(vocabulary)
     }
 
-    fn insert(&mut self, id: u32, piece: &Piece, algorithm: Algorithm) -> Result<(), String> {
+    fn insert(&mut self, id: u32, piece: &Piece) -> Result<(), String> {
         let text = piece.text.as_bytes();
         if text.is_empty() {
             return Err(format!("piece {id} is empty"));
@@ -280,12 +295,6 @@ impl Vocabulary {
         let ids = if searched { &mut self.ids } else { &mut self.reserved };
         if let Some(other) = ids.insert(text.into(), id) {
             return Err(format!("pieces {other} and {id} are both `{}`", piece.text));
-        }
-        if searched && algorithm == Algorithm::Unigram {
-            self.matched.insert(text, id);
-        }
-        if piece.kind == Kind::UserDefined {
-            self.user_defined.insert(text, id);
         }
         Ok(())
     }

@@ -134,7 +134,7 @@ pub(super) fn assemble(
     let pieces = Pieces::spelled(spelled).map_err(Fault::Error)?;
     let model = Box::new(SentencePiece::new(model).map_err(Fault::Why)?);
     let model = own::Model::SentencePiece { model, prefixes, shift };
-    let encoder = Encoder::Own(Box::new(Own { added: Added::new(added), model }));
+    let encoder = Encoder::Own(Box::new(Own { added: vec![Added::new(added)], model }));
     Ok(Loaded { encoder, pieces, around: Around::default(), ends: Vec::new() })
 }
 

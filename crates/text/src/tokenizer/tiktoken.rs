@@ -84,7 +84,7 @@ pub(super) fn build(
     spelled.extend(added.iter().map(|token| (token.id, token.text.as_bytes(), token.special)));
     let pieces = Pieces::spelled(spelled)?;
     let model = BytePair { splits, composed, whole_words: true, tokens, joins: Joins::Spelled };
-    let own = Own { added: Added::new(added), model: Model::BytePair(model) };
+    let own = Own { added: vec![Added::new(added)], model: Model::BytePair(model) };
     Ok(Loaded { encoder: Encoder::Own(Box::new(own)), pieces, around, ends })
 }
 
