@@ -10,14 +10,17 @@ use std::thread::JoinHandle;
 
 use protocol::{Failure, Format, Input, Request, Think, Tool, ToolChoice};
 use text::Text;
-use text::constraint::{Constraint, Grammar, Syntax, Thinking, Vocabulary, VocabularyParts, Wish};
+use text::constraint::{
+    CallSyntax, Constraint, Grammar, Thinking, Vocabulary, VocabularyParts, Wish,
+};
 use text::parsers::{Parser, Tags};
 
 /// Grammars kept for the next request. Price: up to a few megabytes each.
 const GRAMMARS_MAX: usize = 8;
 
 pub(crate) struct Forms {
-    syntax: Syntax,
+    /// How the model writes calls, if its template tells.
+    calls: Option<CallSyntax>,
     vocabulary: Made,
     /// The latest first.
     grammars: VecDeque<(Key, Grammar)>,
@@ -39,18 +42,16 @@ struct Key {
 
 impl Forms {
     pub fn new(text: &Rc<Text>) -> Forms {
-        let syntax = text
-            .template()
-            .map(|template| Syntax::of_template(&template.source()))
-            .unwrap_or_default();
+        let calls =
+            text.template().and_then(|template| CallSyntax::of_template(&template.source()));
         let thoughts = thoughts_of(text);
         let of_parser = thoughts.iter().flat_map(|tags| [tags.open.as_str(), tags.close.as_str()]);
-        let tags: Vec<&str> =
-            syntax.tags().into_iter().chain(of_parser).filter(|tag| !tag.is_empty()).collect();
+        let of_calls = calls.iter().flat_map(CallSyntax::tags);
+        let tags: Vec<&str> = of_calls.chain(of_parser).filter(|tag| !tag.is_empty()).collect();
         let parts = VocabularyParts::new(text, &tags);
         let thread = std::thread::Builder::new().name("vocabulary".to_owned());
         let vocabulary = Made::Soon(thread.spawn(move || parts.build()).ok());
-        Forms { syntax, vocabulary, grammars: VecDeque::new() }
+        Forms { calls, vocabulary, grammars: VecDeque::new() }
     }
 
     /// None when any reply will do.
@@ -65,9 +66,9 @@ impl Forms {
         }
         let key = Key {
             format: request.format.clone(),
-            tools: tools(request).to_vec(),
+            tools: request.input.tools().to_vec(),
             tool_choice: request.tool_choice.clone(),
-            thinking: self.syntax.thinking(prompt, &request.think).or_else(|| opened(parser)),
+            thinking: Thinking::of(parser, prompt, &request.think),
         };
         if let Some(at) = self.grammars.iter().position(|(known, _)| *known == key) {
             let found = self.grammars.remove(at);
@@ -88,7 +89,7 @@ impl Forms {
             tools: &key.tools,
             tool_choice: &key.tool_choice,
             thinking: key.thinking.clone(),
-            calls: self.syntax.calls.clone(),
+            calls: self.calls.clone(),
         };
         let vocabulary = self.vocabulary()?;
         Ok(Grammar::compile(&wish, &vocabulary)?)
@@ -106,12 +107,6 @@ impl Forms {
             Made::Soon(_) => Err(Failure::internal("the vocabulary for grammars is not there")),
         }
     }
-}
-
-/// Thoughts that the reply begins in, by the model's PARSER or template.
-fn opened(parser: &Parser) -> Option<Thinking> {
-    let tags = parser.thoughts().filter(|tags| tags.open.is_empty())?;
-    Some(Thinking { open: String::new(), close: tags.close.clone() })
 }
 
 /// The tags around a model's thoughts.
@@ -133,13 +128,6 @@ pub(crate) fn without_forbidden_tools(mut request: Request) -> Request {
 fn asks(request: &Request) -> bool {
     request.format != Format::Free
         || matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Named(_))
-}
-
-fn tools(request: &Request) -> &[Tool] {
-    match &request.input {
-        Input::Chat { tools, .. } => tools,
-        Input::Raw { .. } | Input::Infill { .. } => &[],
-    }
 }
 
 #[cfg(test)]

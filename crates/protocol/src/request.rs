@@ -49,6 +49,16 @@ pub enum Input {
     Infill { prompt: String, suffix: String },
 }
 
+impl Input {
+    /// What the model may call.
+    pub fn tools(&self) -> &[Tool] {
+        match self {
+            Input::Chat { tools, .. } => tools,
+            Input::Raw { .. } | Input::Infill { .. } => &[],
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     pub role: Role,

@@ -28,7 +28,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         all.extend(measure(&name, &format, None, &text, &vocabulary)?);
     }
     report("all of them", Duration::ZERO, &mut all);
-    let thinking = Thinking { open: String::new(), close: "</think>".to_owned() };
+    let thinking =
+        Thinking { open: String::new(), close: "</think>".to_owned(), inside: Vec::new() };
     let object = Format::Schema(json!({"type": "object"}));
     measure("thoughts", &object, Some(thinking), &text, &vocabulary)?;
     Ok(())

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use protocol::{Input, Think};
 
 use crate::parsers::{Asked, Parser, Parsers};
+use crate::template::go::literal;
 use crate::{
     ChatTemplate, Conversation, Error, Files, ModelfileTemplate, Renderer, Result, Specials,
     Stream, Tokenizer,
@@ -210,6 +211,11 @@ pub fn check_template(source: &str) -> std::result::Result<(), String> {
         return checked.map(|_| ()).map_err(|error| error.to_string());
     }
     ModelfileTemplate::parse(source).map(|_| ())
+}
+
+/// A text in double quotes as Go's `%q` prints it, which many of Ollama's messages do.
+pub fn quoted_as_go(text: &str) -> String {
+    literal::quote(text.as_bytes())
 }
 
 /// The template of models that have none.

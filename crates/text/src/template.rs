@@ -5,7 +5,7 @@
 //! else's program: its steps and its output are limited, and it sees nothing but the conversation and the time.
 
 mod conversation;
-mod go;
+pub(crate) mod go;
 mod json;
 mod modelfile;
 mod python;

@@ -159,6 +159,7 @@ fn facts(path: &Path) -> Facts {
         params: model.params,
         system: model.system,
         messages: model.messages,
+        ..Facts::default()
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Facts {
     pub params: IndexMap<String, Value>,
     pub system: Option<String>,
     pub messages: Vec<StoredMessage>,
+    /// Whether thoughts are taken out of what it said before the last question.
+    pub forgets_thoughts: bool,
 }
 
 impl Facts {
@@ -54,6 +56,8 @@ impl Facts {
             params: model.params.clone(),
             system: model.system.clone().filter(|text| !text.is_empty()),
             messages: model.messages.clone(),
+            forgets_thoughts: model.config.model_family == "qwen3"
+                || model.name.model() == "deepseek-r1",
         }
     }
 
@@ -93,6 +97,9 @@ impl Ask {
                     false => &[],
                 },
             );
+            if self.verb == Verb::Chat && facts.forgets_thoughts {
+                forget_thoughts(messages);
+            }
         }
         Ok(request)
     }
@@ -186,6 +193,25 @@ fn add_stored(messages: &mut Vec<Message>, system: Option<String>, stored: &[Sto
     messages.splice(0..0, before);
 }
 
+/// Clients send back what they got, with the thoughts in it where the model was asked by one that knows of none.
+fn forget_thoughts(messages: &mut [Message]) {
+    let last = messages.iter().rposition(|message| message.role == Role::User).unwrap_or(0);
+    let said = messages[..last].iter_mut().filter(|message| message.role == Role::Assistant);
+    said.for_each(|message| message.content = without_thoughts(&message.content).to_owned());
+}
+
+/// What stands behind the thoughts that a text begins with.
+fn without_thoughts(text: &str) -> &str {
+    const OPEN: &str = "<think>";
+    let start = text.trim_start();
+    match start.strip_prefix(OPEN) {
+        Some(inside) => inside.split_once("</think>").map_or("", |(_, rest)| rest.trim_start()),
+        // The beginning of a tag that was cut off.
+        None if OPEN.starts_with(start) => "",
+        None => text,
+    }
+}
+
 fn message(stored: &StoredMessage) -> Message {
     Message {
         role: Role::parse(&stored.role),
@@ -203,6 +229,35 @@ mod tests {
 
     fn check(given: Value, expected: Option<Format>) {
         assert_eq!(format(given.clone()).ok(), expected, "{given}");
+    }
+
+    #[test]
+    fn thoughts_of_earlier_answers_go() {
+        let said = |role: Role, content: &str| Message {
+            role,
+            content: content.to_owned(),
+            ..Message::default()
+        };
+        let answers = [
+            (" <think>\na</think>\n\nb ", "b "),
+            ("b <think>a</think>", "b <think>a</think>"),
+            ("<think>a", ""),
+            (" <thi", ""),
+            ("b", "b"),
+        ];
+        for (content, expected) in answers {
+            let mut messages = [
+                said(Role::User, "<think>x</think>y"),
+                said(Role::Assistant, content),
+                said(Role::User, "y"),
+                said(Role::Assistant, content),
+            ];
+            forget_thoughts(&mut messages);
+            let contents: Vec<&str> = messages.iter().map(|message| &*message.content).collect();
+            assert_eq!(contents, ["<think>x</think>y", expected, "y", content]);
+        }
+        forget_thoughts(&mut []);
+        forget_thoughts(&mut [said(Role::Assistant, "<think>a</think>b")]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{Event, Failure, FailureKind, ModelFiles, Request, Usage};
+use protocol::{Event, Failure, FailureKind, Format, ModelFiles, Request, Tool, ToolChoice, Usage};
 use scheduler::{EventStream, Lease, Want};
 use store::{Capability, ConfigFacts, Model};
 
@@ -52,6 +52,9 @@ pub(crate) async fn open(server: &Server, ask: Ask) -> Result<Opened, Refusal> {
     let want = if server.scheduler().is_resident(&want.digest) {
         want
     } else {
+        let form =
+            (request.format.clone(), request.tool_choice.clone(), request.input.tools().to_vec());
+        server.blocking(move |_| check_form(&form.0, &form.1, &form.2)).await?;
         server.blocking(move |_| to_load(&model, want)).await?
     };
     let lease = server.scheduler().acquire(want).await?;
@@ -91,6 +94,11 @@ fn check_files(model: &Model, verb: Verb) -> Result<(), Refusal> {
         return Err(failure.hint("create it anew from its safetensors files").into());
     }
     Ok(())
+}
+
+/// A model that is loaded says the same itself, and better: nobody is to wait for a load that leads to a refusal.
+fn check_form(format: &Format, choice: &ToolChoice, tools: &[Tool]) -> Result<(), Failure> {
+    Ok(text::constraint::check(format, tools, choice)?)
 }
 
 fn want(model: &Model, request: &Request) -> Want {

@@ -8,10 +8,10 @@ mod decode;
 mod encode;
 mod named;
 mod parse;
-mod quote;
 
 pub(crate) use decode::decode;
 pub(crate) use encode::{to_line, to_text, to_vec};
 pub(crate) use named::{List, Listed, Texts};
 pub(crate) use parse::{SyntaxError, parse};
-pub(crate) use quote::quote;
+/// Text in quotes as Go's `%q` prints it; many of Ollama's messages do.
+pub(crate) use text::quoted_as_go as quote;

@@ -73,7 +73,12 @@ fn entry(key: String, value: Value) -> Option<(String, Value)> {
         "version" => "<version>",
         "id" if value.as_str().is_some_and(|id| id.starts_with("chatcmpl-")) => "<id>",
         "format" if value == "gguf" || value == "safetensors" => "<format>",
-        "response" | "content" if value.as_str().is_some_and(|text| !text.is_empty()) => "<text>",
+        "id" if value.as_str().is_some_and(|id| id.starts_with("call_")) => "<id>",
+        "response" | "content" | "thinking" | "reasoning"
+            if value.as_str().is_some_and(|text| !text.is_empty()) =>
+        {
+            "<text>"
+        }
         "done_reason" | "finish_reason" if value == "stop" || value == "length" => "<reason>",
         "status" => return Some((key, status(value))),
         "modelfile" => return Some((key, modelfile(&value))),

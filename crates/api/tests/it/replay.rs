@@ -43,7 +43,6 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("generate-context", "the deprecated `context` is refused"),
     ("generate-num_predict-0", "both generate without end; Ollama drops the last chunk"),
     ("generate-format-empty", "the recorded model had nothing to say"),
-    ("generate-think", "the scripted engine thinks only when told; see the playback test"),
     ("generate-too-long", "a prompt that does not fit is refused, as Ollama does for MLX models"),
     ("chat-too-long", "a prompt that does not fit is refused, as Ollama does for MLX models"),
     (
@@ -54,29 +53,27 @@ const DIFFERENT: &[(&str, &str)] = &[
         "chat-too-long-no-truncate",
         "the words are those of another engine; the scripted one counts other tokens",
     ),
-    (
-        "chat-tools-forced-call",
-        "the scripted engine calls tools only when told; see the playback test",
-    ),
-    (
-        "chat-tools-forced-call-stream",
-        "the scripted engine calls tools only when told; see the playback test",
-    ),
-    ("chat-think", "the scripted engine thinks only when told; see the playback test"),
-    ("chat-think-stream", "the scripted engine thinks only when told; see the playback test"),
-    ("chat-think-default", "the scripted engine thinks only when told; see the playback test"),
-    ("chat-think-level", "the scripted engine thinks only when told; see the playback test"),
-    (
-        "v1-chat-tools-forced-call",
-        "the scripted engine calls tools only when told; see the playback test",
-    ),
-    (
-        "v1-chat-tools-forced-call-stream",
-        "the scripted engine calls tools only when told; see the playback test",
-    ),
-    ("v1-chat-think", "the scripted engine thinks only when told; see the playback test"),
-    ("v1-chat-think-stream", "the scripted engine thinks only when told; see the playback test"),
 ];
+
+/// What the scripted engine is told, in the last line of a question, so that it answers as the recorded model did.
+const TOLD: &[(&str, &str)] = &[
+    ("generate-think", THINK),
+    ("chat-think", THINK),
+    ("chat-think-stream", THINK),
+    ("chat-think-default", THINK),
+    ("chat-think-level", THINK),
+    ("v1-chat-think", THINK),
+    ("v1-chat-think-stream", THINK),
+    ("chat-tools-forced-call", CALL),
+    ("chat-tools-forced-call-stream", CALL),
+    ("v1-chat-tools-forced-call", CALL),
+    ("v1-chat-tools-forced-call-stream", CALL),
+];
+
+/// For longer than the request allows.
+const THINK: &str = "!think 100";
+/// And nothing else.
+const CALL: &str = "!say\n!tool get_weather {\"city\":\"Rome\"}";
 
 #[derive(Deserialize)]
 struct Transcript {
@@ -191,7 +188,11 @@ impl Transcript {
             .filter(|(name, _)| !own.contains(&name.to_lowercase().as_str()))
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
-        let body = self.request.body();
+        let told = TOLD.iter().find(|(name, _)| *name == self.name);
+        let body = match told {
+            Some((_, told)) => told_in(&self.request.body(), told),
+            None => self.request.body(),
+        };
         scene.ask(&self.request.method, &self.request.path, &headers, &body).await
     }
 
@@ -226,6 +227,17 @@ fn difference(what: &str, recorded: &str, ours: &str) -> String {
     let excerpt =
         |text: &str| text.chars().skip(equal.saturating_sub(60)).take(400).collect::<String>();
     format!("  {what} of Ollama: …{}\n  {what} of ours:   …{}", excerpt(recorded), excerpt(ours))
+}
+
+/// The request with one more line in its prompt or last message.
+fn told_in(body: &[u8], told: &str) -> Vec<u8> {
+    let mut body: Value = serde_json::from_slice(body).unwrap();
+    let question = match body.get("messages").and_then(Value::as_array).map(Vec::len) {
+        Some(messages) => &mut body["messages"][messages - 1]["content"],
+        None => &mut body["prompt"],
+    };
+    *question = format!("{}\n{told}", question.as_str().unwrap()).into();
+    body.to_string().into_bytes()
 }
 
 /// Names in lower case, sorted, without what every connection decides anew.

@@ -1,6 +1,9 @@
 //! Wrong command lines, absent servers, addresses and stores that cannot be used.
 
-use crate::support::{Home, Server, checkpoint};
+use serde_json::json;
+
+use crate::http::post;
+use crate::support::{Home, Server, checkpoint, create};
 
 fn check(arguments: &[&str], stderr: &str) {
     let mut home = Home::new();
@@ -128,4 +131,31 @@ fn a_store_that_cannot_be_written() {
     assert!(error.contains(unwritable), "{done}");
     let hint = "hint: set OLLAMA_MODELS to a directory that you may write to";
     assert!(stderr.contains(hint), "{done}");
+}
+
+/// What no model could answer is refused at once: nothing is loaded for it.
+#[test]
+fn forms_that_cannot_be() {
+    let mut home = Home::new();
+    let server = Server::start(&mut home);
+    create(&home, "tiny");
+    let never = json!({"type": "string", "minLength": 3, "maxLength": 2});
+    let unknown = json!({"type": "object", "uniqueItems": true});
+    let said = json!([{"role": "user", "content": "x"}]);
+    for (path, body, why) in [
+        ("/api/generate", json!({"prompt": "x", "format": never}), "no value fits"),
+        (
+            "/api/generate",
+            json!({"prompt": "x", "format": {"regex": "a(b"}}),
+            "the format cannot be used",
+        ),
+        ("/api/chat", json!({"messages": said, "format": unknown}), "`uniqueItems`"),
+    ] {
+        let mut body = body;
+        body["model"] = "tiny".into();
+        let answer = post(&server, path, &body);
+        assert_eq!(answer.status, 400, "{path}: {}", answer.body);
+        assert!(answer.body.contains(why), "{path}: {}", answer.body);
+        assert_eq!(server.runners(), [] as [u32; 0], "{path}");
+    }
 }

@@ -23,6 +23,36 @@ pub struct CallSyntax {
 }
 
 impl CallSyntax {
+    /// A template writes past calls in the model's own notation. None where it does not tell.
+    pub fn of_template(source: &str) -> Option<CallSyntax> {
+        let has = |tag: &str| source.contains(tag);
+        let named = |arguments: &str| CallSyntax {
+            name_key: "name".to_owned(),
+            arguments_key: arguments.to_owned(),
+            ..CallSyntax::default()
+        };
+        if has("<tool_call>") && !has("<function=") && !has("<arg_key>") && has("arguments") {
+            return Some(CallSyntax::hermes());
+        }
+        if has("[TOOL_CALLS]") && !has("[ARGS]") && !has("[CALL_ID]") {
+            return Some(CallSyntax {
+                open: "[TOOL_CALLS] [".to_owned(),
+                between: ", ".to_owned(),
+                close: "]".to_owned(),
+                ..named("arguments")
+            });
+        }
+        // Llama 3's: a reply that is nothing but one object.
+        let is_bare = has("\"parameters\": ") && !has("<function=") && !has("_call");
+        is_bare.then(|| named("parameters"))
+    }
+
+    /// Special tokens among these are text.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        let tags = [&self.open, &self.begin, &self.end];
+        tags.into_iter().map(|tag| tag.trim()).filter(|tag| !tag.is_empty())
+    }
+
     /// `<tool_call>\n{"name": …, "arguments": …}\n</tool_call>`, one after the other.
     pub fn hermes() -> CallSyntax {
         CallSyntax {
@@ -92,4 +122,22 @@ pub(super) fn quoted(text: &str) -> String {
 fn rule(parts: &[&str]) -> String {
     let parts: Vec<&str> = parts.iter().copied().filter(|part| !part.is_empty()).collect();
     parts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_read_off_the_template() {
+        let of = CallSyntax::of_template;
+        assert_eq!(of("<tool_call>\n{\"name\": …, \"arguments\": …}"), Some(CallSyntax::hermes()));
+        assert_eq!(of("<tool_call>\n<function=…>arguments"), None);
+        let mistral = of("[TOOL_CALLS] [{\"name\"").unwrap();
+        assert_eq!((mistral.close.as_str(), mistral.between.as_str()), ("]", ", "));
+        assert_eq!(of("[TOOL_CALLS]name[ARGS]{}"), None);
+        let llama = of("{'{\"name\": \"' … '\", ' '\"parameters\": '}").unwrap();
+        assert_eq!((llama.begin.as_str(), llama.arguments_key.as_str()), ("", "parameters"));
+        assert_eq!(of("{{ messages }}"), None);
+    }
 }

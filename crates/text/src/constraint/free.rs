@@ -3,7 +3,10 @@
 //! The tag may be one token or many, and the token that ends it may go on behind it. Only white space may follow there:
 //! anything else would belong to the constrained part without having been asked for.
 
+use protocol::Think;
+
 use super::{Mask, Vocabulary};
+use crate::parsers::{Parser, Tags};
 
 /// How a model thinks in this request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,13 +15,25 @@ pub struct Thinking {
     pub open: String,
     /// What ends them.
     pub close: String,
+    /// Special tokens that thoughts may hold, beside their tags.
+    pub inside: Vec<String>,
+}
+
+impl Thinking {
+    /// As the reply to this prompt is going to be read. A model that may think or not thinks if it was asked to.
+    pub fn of(parser: &Parser, prompt: &str, think: &Think) -> Option<Thinking> {
+        let Tags { open, close, inside } = parser.thoughts()?.clone();
+        let is_asked = matches!(think, Think::On | Think::Level(_));
+        let is_closed = prompt.trim_end().ends_with(&close);
+        (open.is_empty() || is_asked && !is_closed).then_some(Thinking { open, close, inside })
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Free {
     state: State,
     close: Vec<u8>,
-    /// Special tokens that the tags are written with.
+    /// Special tokens that the tags are written with, and those that thoughts hold.
     specials: Vec<u32>,
     /// By the number of the tag's bytes that are written: tokens that close it and go on with something.
     overshooting: Vec<Vec<u32>>,
@@ -51,7 +66,7 @@ impl Free {
             "" => State::Thoughts(Vec::new()),
             open => State::Either(open.as_bytes().to_vec()),
         };
-        let specials = specials(&[&thinking.open, &thinking.close], vocabulary);
+        let specials = specials(thinking, vocabulary);
         Free { state, specials, overshooting: overshooting(&close, vocabulary), close }
     }
 
@@ -122,12 +137,16 @@ fn ends_with_tag(tail: &[u8], tag: &[u8]) -> bool {
     tail.ends_with(tag) || tail.trim_ascii_end().ends_with(tag)
 }
 
-/// Those that the tags hold: a tag may be one of them, or begin with one.
-fn specials(tags: &[&str], vocabulary: &Vocabulary) -> Vec<u32> {
+/// Those that the tags hold (a tag may be one of them, or begin with one) and those inside.
+fn specials(thinking: &Thinking, vocabulary: &Vocabulary) -> Vec<u32> {
     let pieces = &vocabulary.inner.pieces;
+    let Thinking { open, close, inside } = thinking;
     let is_part = |id: &u32| {
         let token = std::str::from_utf8(pieces.bytes(*id)).unwrap_or_default();
-        pieces.is_special(*id) && !token.is_empty() && tags.iter().any(|tag| tag.contains(token))
+        let is_named = open.contains(token)
+            || close.contains(token)
+            || inside.iter().any(|name| name == token);
+        pieces.is_special(*id) && !token.is_empty() && is_named
     };
     (0..pieces.len() as u32).filter(is_part).collect()
 }
@@ -156,4 +175,33 @@ fn goes_on(bytes: &[u8], rest: &[u8]) -> bool {
 fn holds(bytes: &[u8], tag: &[u8]) -> bool {
     let last = bytes.windows(tag.len().max(1)).rposition(|window| window == tag);
     last.is_some_and(|at| goes_on(&bytes[at..], tag))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parsers::{Asked, Parsers};
+
+    #[track_caller]
+    fn check(prompt: &str, think: Think, expected: Option<(&str, &str)>) {
+        let parsers = Parsers::of_templates(["{% if … %}<think>{{ … }}</think>{% endif %}"]);
+        let (messages, tools) = (&[], &[]);
+        let parser =
+            parsers.parser(&Asked { messages, tools, think: &think, prompt, template: None });
+        let thinking = Thinking::of(&parser, prompt, &think);
+        let thinking = thinking.as_ref().map(|t| (t.open.as_str(), t.close.as_str()));
+        assert_eq!(thinking, expected, "{prompt:?} {think:?}");
+    }
+
+    #[test]
+    fn the_prompt_tells_where_thoughts_begin() {
+        let both = Some(("<think>", "</think>"));
+        check("<|assistant|>\n", Think::On, both);
+        check("<|assistant|>\n", Think::Level("high".to_owned()), both);
+        check("<|assistant|>\n", Think::Off, None);
+        check("<|assistant|>\n", Think::Unset, None);
+        check("<|assistant|>\n<think>\n", Think::On, Some(("", "</think>")));
+        check("<|assistant|>\n<think>\n", Think::Unset, Some(("", "</think>")));
+        check("<|assistant|>\n<think>\n\n</think>\n\n", Think::On, None);
+    }
 }

@@ -68,6 +68,14 @@ impl Grammar {
     }
 }
 
+/// Refuses a form that no model can give its replies, for whoever has not loaded one. How calls are written is the
+/// model's; that those which have to be made can be is not.
+pub fn check(format: &Format, tools: &[Tool], tool_choice: &ToolChoice) -> Result<()> {
+    let calls = must_call(tool_choice).then(CallSyntax::hermes);
+    let wish = Wish { format, tools, tool_choice, thinking: None, calls };
+    Grammar::compile(&wish, &Vocabulary::of_bytes()?).map(|_| ())
+}
+
 impl std::fmt::Debug for Grammar {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Grammar over {:?}", self.vocabulary)

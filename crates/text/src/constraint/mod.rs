@@ -18,15 +18,13 @@ mod numbers;
 mod pattern;
 mod reply;
 mod schema;
-mod syntax;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
 
 pub use calls::CallSyntax;
 pub use free::Thinking;
-pub use grammar::{Grammar, Wish};
+pub use grammar::{Grammar, Wish, check};
 pub use mask::Mask;
 pub use reply::Constraint;
-pub use syntax::Syntax;
 pub use vocabulary::{Vocabulary, VocabularyParts};

@@ -7,6 +7,7 @@ use protocol::{Format, Tool, ToolChoice, ToolFunction};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::clock::processor_time;
 use crate::random::Random;
 use crate::{Error, Result, Text};
 
@@ -164,6 +165,46 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         let why = case["why"].as_str().unwrap();
         assert!(matches!(error, Error::Format { .. }), "{}: {error}", case["name"]);
         assert!(error.to_string().contains(why), "{}: {error}", case["name"]);
+        let early = check(&Format::Schema(case["schema"].clone()), &[], &ToolChoice::Auto);
+        assert_eq!(early, Err(error), "{}: without a model", case["name"]);
+    }
+}
+
+/// What every model would refuse is refused without one; what only some would is not.
+#[test]
+fn forms_are_judged_without_a_model() {
+    let tools = tools();
+    let format = |format: Format| check(&format, &tools, &ToolChoice::Auto);
+    let call = |choice: &ToolChoice, tools: &[Tool]| check(&Format::Free, tools, choice);
+    for case in cases("accepted.json") {
+        assert_eq!(format(Format::Schema(case["schema"].clone())), Ok(()), "{}", case["name"]);
+    }
+    for good in [
+        format(Format::Free),
+        format(Format::Json),
+        format(Format::Regex("(é|字)+".to_owned())),
+        format(Format::Gbnf("root ::= \"a\" root?".to_owned())),
+        call(&ToolChoice::Required, &tools),
+        call(&ToolChoice::Named("weather".to_owned()), &tools),
+        call(&ToolChoice::None, &[]),
+    ] {
+        assert_eq!(good, Ok(()));
+    }
+    let mut strange = tools.clone();
+    strange[0].function.parameters = json!({"properties": {"x": {"type": "colour"}}});
+    for (bad, why) in [
+        (format(Format::Regex("a(b".to_owned())), ""),
+        (format(Format::Lark("begin: \"a\"".to_owned())), "start"),
+        (format(Format::Gbnf("rot ::= \"a\"".to_owned())), "no rule `root`"),
+        (call(&ToolChoice::Required, &[]), "no tools"),
+        (call(&ToolChoice::Named("nowhere".to_owned()), &tools), "`nowhere`"),
+        (call(&ToolChoice::Required, &strange), "tool `weather`"),
+    ] {
+        let error = bad.unwrap_err();
+        assert!(
+            matches!(error, Error::Format { .. }) && error.to_string().contains(why),
+            "{error}"
+        );
     }
 }
 
@@ -336,7 +377,8 @@ fn a_call_that_cannot_be_required_is_refused() {
 fn an_answer_follows_the_thoughts() {
     let (open, close) = THINKING;
     for open in [open, ""] {
-        let thinking = Thinking { open: open.to_owned(), close: close.to_owned() };
+        let thinking =
+            Thinking { open: open.to_owned(), close: close.to_owned(), inside: Vec::new() };
         let format = Format::Schema(json!({"enum": ["yes", "no"]}));
         let wish = Wish { thinking: Some(thinking), ..wish(&format) };
         // Random thoughts close by chance only: the model here closes them when it is told to.
@@ -404,13 +446,68 @@ fn tags_may_be_special_tokens() {
     let files = crate::Files::from_texts([("tokenizer.json", tokenizer.to_string())]);
     let text = Text::from_files(&files).unwrap();
     let vocabulary = Vocabulary::new(&text, &[]).unwrap();
-    let thinking = Thinking { open: "<open>".to_owned(), close: "<close>".to_owned() };
+    let thinking =
+        Thinking { open: "<open>".to_owned(), close: "<close>".to_owned(), inside: Vec::new() };
     let format = Format::Schema(json!({"const": 1}));
     let wish = Wish { thinking: Some(thinking), ..wish(&format) };
     let mut reply = Grammar::compile(&wish, &vocabulary).unwrap().unwrap().start();
     for (allowed, drawn) in
         [(&[1, 3][..], 3), (&[0, 1, 2, 3, 4], 0), (&[0, 1, 2, 3, 4], 4), (&[1], 1)]
     {
+        assert_eq!(reply.mask().unwrap().ids().collect::<Vec<_>>(), allowed);
+        reply.accept(drawn).unwrap();
+    }
+    assert!(reply.may_end());
+}
+
+/// Other messages may come before the one that is the answer; its header is the sign.
+#[test]
+fn an_answer_has_a_header_in_harmony() {
+    let names =
+        ["<|start|>", "<|end|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|return|>"];
+    let added: Vec<Value> = (4..)
+        .zip(names)
+        .map(|(id, content)| {
+            json!({"id": id, "content": content, "special": true, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false})
+        })
+        .collect();
+    let tokenizer = json!({
+        "added_tokens": added,
+        "model": {"type": "BPE", "vocab": {"analysis": 0, "final": 1, "a": 2, "1": 3}, "merges": []},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+    });
+    let config = json!({"eos_token": "<|return|>"});
+    let files = crate::Files::from_texts([
+        ("tokenizer.json", tokenizer.to_string()),
+        ("tokenizer_config.json", config.to_string()),
+    ]);
+    let text = Text::from_files(&files).unwrap().with_parser(Some("harmony"), None);
+    let input = protocol::Input::Chat { messages: Vec::new(), tools: Vec::new(), template: None };
+    let prompt = "<|start|>assistant";
+    let think = protocol::Think::On;
+    let thinking = Thinking::of(&text.parser(&input, &think, prompt), prompt, &think);
+    let format = Format::Schema(json!({"const": 1}));
+    let wish = Wish { thinking, ..wish(&format) };
+    let vocabulary = Vocabulary::new(&text, &[]).unwrap();
+    let mut reply = Grammar::compile(&wish, &vocabulary).unwrap().unwrap().start();
+    let free: &[u32] = &[0, 1, 2, 3, 4, 5, 6, 7];
+    // <|channel|>analysis<|message|>a1<|end|><|start|>a<|channel|>final<|message|>1
+    for (allowed, drawn) in [
+        (free, 6),
+        (free, 0),
+        (free, 7),
+        (free, 2),
+        (free, 3),
+        (free, 5),
+        (free, 4),
+        (free, 2),
+        (free, 6),
+        (free, 1),
+        (free, 7),
+        (&[3], 3),
+    ] {
+        assert!(!reply.may_end());
         assert_eq!(reply.mask().unwrap().ids().collect::<Vec<_>>(), allowed);
         reply.accept(drawn).unwrap();
     }
@@ -431,7 +528,7 @@ fn a_token_that_closes_the_thoughts_says_nothing_more() {
     let files = crate::Files::from_texts([("tokenizer.json", tokenizer.to_string())]);
     let text = Text::from_files(&files).unwrap();
     let vocabulary = Vocabulary::new(&text, &[]).unwrap();
-    let thinking = Thinking { open: String::new(), close: "</t>".to_owned() };
+    let thinking = Thinking { open: String::new(), close: "</t>".to_owned(), inside: Vec::new() };
     let format = Format::Schema(json!({"const": 1}));
     let wish = Wish { thinking: Some(thinking), ..wish(&format) };
     let grammar = Grammar::compile(&wish, &vocabulary).unwrap().unwrap();
@@ -488,7 +585,7 @@ fn hostile_forms_cost_little() {
         Format::Lark(format!("start: {}", "/[a-z]*/ ".repeat(3000))),
     ]);
     for format in formats {
-        let start = std::time::Instant::now();
+        let start = processor_time();
         let words = match compile(&vocabulary, &format) {
             Ok(grammar) => {
                 let reply = written(&grammar, &text, &mut Random(1));
@@ -498,7 +595,7 @@ fn hostile_forms_cost_little() {
             }
             Err(error) => error.to_string(),
         };
-        let (took, format) = (start.elapsed(), format!("{format:?}"));
+        let (took, format) = (processor_time() - start, format!("{format:?}"));
         let shown: String = format.chars().take(90).collect();
         println!("{:>6} ms {shown}: {words}", took.as_millis());
         assert!(took.as_secs() < 20, "{shown} took {took:?}");

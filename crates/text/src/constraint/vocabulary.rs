@@ -4,7 +4,7 @@
 //! syntax is made of (`Vocabulary::new`'s `syntax`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use llguidance::ParserFactory;
 use llguidance::api::ParserLimits;
@@ -73,6 +73,20 @@ impl VocabularyParts {
 impl Vocabulary {
     pub fn new(text: &Text, syntax: &[&str]) -> Result<Vocabulary> {
         VocabularyParts::new(text, syntax).build()
+    }
+
+    /// Each byte is a token: it can write what any model can.
+    pub(super) fn of_bytes() -> Result<Vocabulary> {
+        static BYTES: OnceLock<Vocabulary> = OnceLock::new();
+        if let Some(made) = BYTES.get() {
+            return Ok(made.clone());
+        }
+        let pieces =
+            Pieces::spelled((0..=u8::MAX).map(|byte| (byte.into(), [byte], false)).collect())?;
+        let parts =
+            VocabularyParts { pieces: Arc::new(pieces), ends: Vec::new(), syntax: Vec::new() };
+        let made = parts.build()?;
+        Ok(BYTES.get_or_init(|| made).clone())
     }
 
     pub fn len(&self) -> usize {

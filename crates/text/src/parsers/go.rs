@@ -1,16 +1,10 @@
 //! What a Modelfile's template (Go's `text/template`) tells of its model's replies: the tags around thinking, and the
-//! tag in front of a tool call.
-//!
-//! The rules are Ollama's, which templates are written for. Thinking: where `.Thinking` stands in a loop over
-//! `.Messages`, the first and the last text of the innermost block around it. Calls: the first text inside of the first
-//! `if` that asks for `.ToolCalls`, up to a brace.
+//! tag in front of a tool call, as [`ModelfileTemplate`] reads them.
 
 use super::buffer::Blanks;
 use super::shape::{Calls, Close, Shape, Start, Thoughts};
 use super::{Asked, Family, Parser, calls};
-
-/// Deeper templates tell nothing. Price: a stack frame each.
-const DEPTH_MAX: usize = 256;
+use crate::ModelfileTemplate;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tags {
@@ -21,31 +15,15 @@ pub(super) struct Tags {
     pub is_harmony: bool,
 }
 
-#[derive(Debug)]
-enum Node<'a> {
-    Text(&'a str),
-    Action(&'a str),
-    Block(Block<'a>),
-}
-
-#[derive(Debug)]
-struct Block<'a> {
-    word: &'a str,
-    code: &'a str,
-    inside: Vec<Node<'a>>,
-    otherwise: Vec<Node<'a>>,
-}
-
 impl Tags {
+    /// A template that is none tells nothing.
     pub fn of(source: &str) -> Tags {
-        let nodes = Reader { rest: source, pending: None }.list(0);
-        let mut found = (String::new(), String::new());
-        thinking(&nodes, false, &mut found);
-        let both = !found.0.is_empty() && !found.1.is_empty();
+        let template = ModelfileTemplate::parse(source).ok();
+        let thinking = template.as_ref().and_then(ModelfileTemplate::thinking_tags);
         let has = |tag: &str| source.contains(tag);
         Tags {
-            thinking: both.then_some(found),
-            call: call(&nodes).unwrap_or_else(|| "{".to_owned()),
+            thinking: thinking.filter(|(open, close)| !open.is_empty() && !close.is_empty()),
+            call: template.map_or_else(|| "{".to_owned(), |template| template.tool_tag()),
             is_harmony: has("<|start|>") && has("<|end|>") && has("<|channel|>"),
         }
     }
@@ -101,229 +79,6 @@ fn closing(tag: &str) -> Vec<String> {
     // The list that the tag has opened.
     after.extend(tag.ends_with('[').then(|| "]".to_owned()));
     after
-}
-
-/// Texts and actions of a template, as a tree.
-struct Reader<'a> {
-    rest: &'a str,
-    /// An action that was read but not used.
-    pending: Option<&'a str>,
-}
-
-enum Token<'a> {
-    Text(&'a str),
-    Action(&'a str),
-}
-
-impl<'a> Reader<'a> {
-    fn list(&mut self, depth: usize) -> Vec<Node<'a>> {
-        let mut nodes = Vec::new();
-        while let Some(token) = self.next() {
-            let code = match token {
-                Token::Text(text) => {
-                    nodes.push(Node::Text(text));
-                    continue;
-                }
-                Token::Action(code) => code,
-            };
-            match word(code) {
-                "end" | "else" => {
-                    self.pending = Some(code);
-                    break;
-                }
-                "if" | "range" | "with" if depth < DEPTH_MAX => {
-                    nodes.push(Node::Block(self.block(code, depth)))
-                }
-                // Templates of their own, which the search does not enter.
-                "define" | "block" if depth < DEPTH_MAX => {
-                    self.block(code, depth);
-                }
-                _ => nodes.push(Node::Action(code)),
-            }
-        }
-        nodes
-    }
-
-    fn block(&mut self, code: &'a str, depth: usize) -> Block<'a> {
-        let inside = self.list(depth + 1);
-        let mut otherwise = Vec::new();
-        if let Some(code) = self.pending.take()
-            && word(code) == "else"
-        {
-            let more = code["else".len()..].trim_start();
-            match word(more) {
-                // Another block, which has the same end.
-                "if" | "with" => otherwise.push(Node::Block(self.block(more, depth + 1))),
-                _ => {
-                    otherwise = self.list(depth + 1);
-                    self.pending = None;
-                }
-            }
-        }
-        Block { word: word(code), code, inside, otherwise }
-    }
-
-    fn next(&mut self) -> Option<Token<'a>> {
-        loop {
-            if let Some(text) = self.text() {
-                return Some(Token::Text(text));
-            }
-            let code = self.action()?;
-            if !code.starts_with("/*") {
-                return Some(Token::Action(code));
-            }
-        }
-    }
-
-    /// Up to the next action, without what that action cuts off.
-    fn text(&mut self) -> Option<&'a str> {
-        let end = self.rest.find("{{").unwrap_or(self.rest.len());
-        let (text, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        let cuts =
-            rest.strip_prefix("{{-").is_some_and(|code| code.starts_with(char::is_whitespace));
-        let text = if cuts { text.trim_end() } else { text };
-        Some(text).filter(|text| !text.is_empty())
-    }
-
-    fn action(&mut self) -> Option<&'a str> {
-        let code = self.rest.strip_prefix("{{")?;
-        let end = end_of_action(code)?;
-        let (code, mut rest) = (&code[..end], &code[end + 2..]);
-        if let Some(before) = code.strip_suffix('-')
-            && before.ends_with(char::is_whitespace)
-        {
-            rest = rest.trim_start();
-        }
-        self.rest = rest;
-        let code = code.strip_prefix('-').unwrap_or(code).trim();
-        Some(code.strip_suffix('-').unwrap_or(code).trim_end())
-    }
-}
-
-/// Where `}}` stands that is in no quotes and no comment.
-fn end_of_action(code: &str) -> Option<usize> {
-    let trimmed = code.strip_prefix('-').unwrap_or(code).trim_start();
-    if trimmed.starts_with("/*") {
-        let comment = code.find("*/")?;
-        return Some(comment + code[comment..].find("}}")?);
-    }
-    let (mut quote, mut escaped) = (None, false);
-    for (at, byte) in code.bytes().enumerate() {
-        match (quote, byte) {
-            (Some(_), _) if escaped => escaped = false,
-            (Some(b'"' | b'\''), b'\\') => escaped = true,
-            (Some(open), _) if open == byte => quote = None,
-            (Some(_), _) => {}
-            (None, b'"' | b'\'' | b'`') => quote = Some(byte),
-            (None, b'}') if code[at..].starts_with("}}") => return Some(at),
-            _ => {}
-        }
-    }
-    None
-}
-
-fn word(code: &str) -> &str {
-    code.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default()
-}
-
-/// The paths that begin with a dot, each with how deep in parentheses it stands.
-fn fields(code: &str) -> Vec<(usize, &str)> {
-    let mut fields = Vec::new();
-    let (mut depth, mut start, mut quote, mut escaped) = (0_usize, None, None, false);
-    for (at, byte) in code.bytes().chain(std::iter::once(b' ')).enumerate() {
-        if let Some(open) = quote {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' if open != b'`' => escaped = true,
-                _ if byte == open => quote = None,
-                _ => {}
-            }
-            continue;
-        }
-        let ends = matches!(
-            byte,
-            b' ' | b'\t' | b'\r' | b'\n' | b'(' | b')' | b'|' | b',' | b'"' | b'`' | b'\''
-        );
-        if ends && let Some((depth, start)) = start.take() {
-            let path: &str = &code[start..at];
-            fields.extend(
-                path.strip_prefix('.').filter(|path| !path.is_empty()).map(|path| (depth, path)),
-            );
-        }
-        match byte {
-            b'(' => depth += 1,
-            b')' => depth = depth.saturating_sub(1),
-            b'"' | b'`' | b'\'' => quote = Some(byte),
-            _ if !ends && start.is_none() => start = Some((depth, at)),
-            _ => {}
-        }
-    }
-    fields
-}
-
-fn begins(code: &str, field: &str) -> bool {
-    fields(code).iter().any(|(_, path)| path.split('.').next() == Some(field))
-}
-
-/// Looks at every `.Thinking`; the last one counts. `messages`: whether the innermost loop is over the messages.
-fn thinking(nodes: &[Node<'_>], messages: bool, found: &mut (String, String)) {
-    for node in nodes {
-        let (code, messages) = match node {
-            Node::Text(_) => continue,
-            Node::Action(code) => (*code, messages),
-            Node::Block(block) if block.word == "range" => {
-                (block.code, begins(block.code, "Messages"))
-            }
-            Node::Block(block) => (block.code, messages),
-        };
-        if messages && begins(code, "Thinking") {
-            if let Some(Node::Text(text)) = nodes.first() {
-                found.0 = text.trim().to_owned();
-            }
-            if let Some(Node::Text(text)) = nodes.last() {
-                found.1 = text.trim().to_owned();
-            }
-        }
-        if let Node::Block(block) = node {
-            thinking(&block.inside, messages, found);
-            thinking(&block.otherwise, messages, found);
-        }
-    }
-}
-
-fn call(nodes: &[Node<'_>]) -> Option<String> {
-    let text = first_text(&find_calls(nodes)?.inside)?;
-    let tag = text.split('{').next().unwrap_or_default().trim();
-    (!tag.is_empty()).then(|| tag.replace("\r\n", "\n"))
-}
-
-fn find_calls<'a, 'b>(nodes: &'b [Node<'a>]) -> Option<&'b Block<'a>> {
-    nodes.iter().find_map(|node| {
-        let Node::Block(block) = node else { return None };
-        let asks = |(depth, path): &(usize, &str)| {
-            *depth == 0 && path.split('.').any(|part| part == "ToolCalls")
-        };
-        if block.word == "if" && fields(block.code).iter().any(asks) {
-            return Some(block);
-        }
-        find_calls(&block.inside).or_else(|| find_calls(&block.otherwise))
-    })
-}
-
-/// The first text that is not only white space, unless something is printed before it.
-fn first_text<'a>(nodes: &[Node<'a>]) -> Option<&'a str> {
-    for node in nodes {
-        match node {
-            Node::Text(text) if text.trim().is_empty() => {}
-            Node::Text(text) => return Some(text),
-            Node::Action(_) => return None,
-            Node::Block(block) => {
-                return first_text(&block.inside).or_else(|| first_text(&block.otherwise));
-            }
-        }
-    }
-    None
 }
 
 #[cfg(test)]

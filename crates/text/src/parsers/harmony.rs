@@ -8,7 +8,7 @@ use protocol::Message;
 use super::buffer::{Buffer, begins_with};
 use super::calls::{self, arguments_of};
 use super::names::Names;
-use super::{Machine, Parsed, Part};
+use super::{Machine, Parsed, Part, Tags};
 
 pub(super) const PRESERVED: &[&str] =
     &["<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>"];
@@ -28,6 +28,7 @@ pub(super) struct Harmony {
     names: Names,
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum State {
     /// Between messages.
     Outside,
@@ -54,6 +55,14 @@ impl Harmony {
             _ => State::Header,
         };
         Harmony { state, names }
+    }
+
+    /// Whatever comes before the answer's text, until its header is written; in words that name no kind of text.
+    pub fn thoughts(&self) -> Option<Tags> {
+        let close = format!("{CHANNEL}final{MESSAGE}");
+        let inside = [START, ENDS[0], CHANNEL, MESSAGE].map(str::to_owned).to_vec();
+        let answers = self.state == State::Message(To::Content);
+        (!answers).then_some(Tags { open: String::new(), close, inside })
     }
 
     fn outside(&mut self, buffer: &mut Buffer, out: &mut Parsed) -> bool {

@@ -104,6 +104,8 @@ pub struct Tags {
     /// Empty where the prompt has already opened them.
     pub open: String,
     pub close: String,
+    /// Special tokens that stand among them.
+    pub inside: Vec<String>,
 }
 
 /// The part of a parser that knows a notation.
@@ -268,7 +270,7 @@ impl Parser {
                 Start::Thoughts => String::new(),
                 Start::Either => thoughts.open.to_string(),
             };
-            Some(Tags { open, close: thoughts.close.to_string() })
+            Some(Tags { open, close: thoughts.close.to_string(), inside: Vec::new() })
         });
         let parser = Parser::new(Tagged::new(shape, Declared::new(tools)), specials);
         Parser { thoughts, ..parser }

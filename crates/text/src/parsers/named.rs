@@ -141,8 +141,10 @@ impl Family {
         match self.make {
             Make::Shape(shape, specials) => Parser::shaped(shape(asked), asked.tools, specials),
             Make::Harmony => {
-                let names = Names::new(asked.tools);
-                Parser::new(Harmony::new(asked.last(), names), harmony::PRESERVED.iter().copied())
+                let machine = Harmony::new(asked.last(), Names::new(asked.tools));
+                let thoughts = machine.thoughts();
+                let parser = Parser::new(machine, harmony::PRESERVED.iter().copied());
+                Parser { thoughts, ..parser }
             }
             Make::Glimmer => {
                 let machine = Glimmer::new(declared, asked.thinks_unless_told());

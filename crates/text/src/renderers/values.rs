@@ -2,13 +2,14 @@
 //!
 //! Nesting is bounded by who read the JSON.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use indexmap::IndexMap;
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Map, Value};
+
+use crate::template::go::{encode, float, literal};
 
 /// What lies between the parts of a JSON text, and whether it may stand in HTML.
 #[derive(Clone, Copy)]
@@ -120,60 +121,12 @@ pub(super) fn whole_or_printed(number: f64) -> String {
 }
 
 fn printed_number(number: f64) -> String {
-    let scientific = format!("{number:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or_default();
-    match exponent {
-        -4..6 => number.to_string(),
-        _ => format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs()),
-    }
-}
-
-fn json_number(number: f64) -> String {
-    let size = number.abs();
-    if size == 0.0 || (1e-6..1e21).contains(&size) {
-        return number.to_string();
-    }
-    let text = format!("{number:e}");
-    if size < 1.0 { text } else { text.replace('e', "e+") }
+    float::format(number, 'g', None)
 }
 
 /// Go's quoted string: what cannot be seen is escaped.
 pub(super) fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => out.extend(['\\', character]),
-            '\x07' => out.push_str("\\a"),
-            '\x08' => out.push_str("\\b"),
-            '\x0c' => out.push_str("\\f"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\x0b' => out.push_str("\\v"),
-            _ if is_printable(character) => out.push(character),
-            _ => push_escape(&mut out, character),
-        }
-    }
-    out.push('"');
-    out
-}
-
-fn push_escape(out: &mut String, character: char) {
-    let code = u32::from(character);
-    // Writing to a string cannot fail.
-    let _ = match code {
-        ..0x20 | 0x7f => write!(out, "\\x{code:02x}"),
-        ..0x1_0000 => write!(out, "\\u{code:04x}"),
-        _ => write!(out, "\\U{code:08x}"),
-    };
-}
-
-/// The standard library tells only by its own escapes. Behind another character, combining ones are left alone.
-fn is_printable(character: char) -> bool {
-    let pair: String = ['a', character].into_iter().collect();
-    character == '\'' || pair.escape_debug().nth(2).is_none()
+    literal::quote(text.as_bytes())
 }
 
 fn write(value: &Value, style: Style) -> String {
@@ -273,7 +226,8 @@ impl Formatter for Go {
     }
 
     fn write_f64<W: ?Sized + Write>(&mut self, writer: &mut W, number: f64) -> io::Result<()> {
-        writer.write_all(json_number(number).as_bytes())
+        // JSON has no number that is not finite.
+        writer.write_all(encode::float(number).unwrap_or_default().as_bytes())
     }
 
     fn write_i64<W: ?Sized + Write>(&mut self, writer: &mut W, number: i64) -> io::Result<()> {

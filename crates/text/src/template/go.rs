@@ -8,12 +8,12 @@
 mod builtin;
 mod call;
 mod compare;
-pub(super) mod encode;
+pub(crate) mod encode;
 mod escape;
 mod exec;
-mod float;
+pub(crate) mod float;
 mod lex;
-mod literal;
+pub(crate) mod literal;
 mod parse;
 mod print;
 mod sink;

@@ -10,7 +10,7 @@ use minijinja::{
 };
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::source::HELD;
+use super::source::{HELD, ITEMS};
 use crate::tokenizer::TEXT_BYTES_MAX;
 
 /// Where `strftime_now` gets the time from.
@@ -57,6 +57,7 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
     environment.add_test("sequence", is_sequence);
     environment.add_test("iterable", is_iterable);
     environment.add_filter(HELD, held);
+    environment.add_filter(ITEMS, characters);
     environment
         .add_filter("replace", |text: &str, old: &str, new: &str| replace(text, old, new, None));
     environment.set_formatter(|out, state, value| {
@@ -97,6 +98,17 @@ fn is_iterable(value: &Value) -> bool {
 /// What is not there has no fields.
 fn items(value: &Value) -> Result<Value, Error> {
     if value.is_undefined() { Ok(Value::from(Vec::<Value>::new())) } else { filters::items(value) }
+}
+
+/// Longer texts are gone through as they are. Price: some 50 bytes for each character.
+const CHARACTERS_MAX: usize = 1 << 20;
+
+/// A text as the list of its characters; all else as it is.
+fn characters(value: Value) -> Value {
+    match value.as_str().filter(|text| text.len() <= CHARACTERS_MAX) {
+        Some(text) => text.chars().map(|character| Value::from(character.to_string())).collect(),
+        None => value,
+    }
 }
 
 /// Nesting of values that hold floats. Price: stack.

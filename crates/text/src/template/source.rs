@@ -3,7 +3,8 @@
 //!
 //! `{% generation %}` marks what the assistant wrote, for training. For rendering it is a block like any other, with
 //! its own scope: a `with`. What a variable is set to goes through the filter [`HELD`], which bounds what variables
-//! hold in all. Lines stay where they are.
+//! hold in all; what a loop goes through, through [`ITEMS`], which makes a list of a text's characters, so that the loop
+//! knows its last one. Lines stay where they are.
 
 use crate::{Error, Result};
 
@@ -91,9 +92,50 @@ fn bounded(tag: &str) -> Option<String> {
     (!kept.trim().is_empty()).then(|| format!("{before}({kept})|{HELD}{after}%}}"))
 }
 
+/// The filter for what loops go through.
+pub(super) const ITEMS: &str = "ollmlx_items";
+
+/// `for x in y if z` becomes `for x in (y)|items if z`.
+fn itemised(tag: &str) -> Option<String> {
+    let inside = tag.strip_prefix("{%")?.strip_suffix("%}")?;
+    let names = inside.trim_start_matches(is_filler).strip_prefix("for")?;
+    let names = names.strip_prefix(char::is_whitespace)?;
+    let rest = &names[names.find(" in ")? + " in ".len()..];
+    let kept = rest[..end_of_items(rest)].trim_end_matches(is_filler);
+    let (before, after) = (&tag[..tag.len() - rest.len() - 2], &rest[kept.len()..]);
+    (!kept.trim().is_empty()).then(|| format!("{before}({kept})|{ITEMS}{after}%}}"))
+}
+
+/// Where the loop's condition begins, or its word `recursive`, outside of strings and brackets.
+fn end_of_items(text: &str) -> usize {
+    let (mut quote, mut escaped, mut depth) = (None, false, 0_usize);
+    let begins = |at: usize, word: &str| {
+        let around = |c: char| !c.is_alphanumeric() && !matches!(c, '_' | '.');
+        let before = text[..at].chars().next_back();
+        text[at..]
+            .strip_prefix(word)
+            .is_some_and(|behind| behind.starts_with(around) || behind.is_empty())
+            && before.is_some_and(around)
+    };
+    for (at, character) in text.char_indices() {
+        match (quote, character) {
+            (Some(_), _) if escaped => escaped = false,
+            (Some(_), '\\') => escaped = true,
+            (Some(open), _) if open == character => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(character),
+            (None, '(' | '[' | '{') => depth += 1,
+            (None, ')' | ']' | '}') => depth = depth.saturating_sub(1),
+            (None, _) if depth == 0 && (begins(at, "if") || begins(at, "recursive")) => return at,
+            (None, _) => {}
+        }
+    }
+    text.len()
+}
+
 fn push_tag(out: &mut String, tag: &str) {
-    if let Some(bounded) = bounded(tag) {
-        return out.push_str(&bounded);
+    if let Some(changed) = bounded(tag).or_else(|| itemised(tag)) {
+        return out.push_str(&changed);
     }
     let inside = tag.strip_prefix("{%").and_then(|inside| inside.strip_suffix("%}"));
     let word = inside.map(|inside| inside.trim_matches(is_filler)).unwrap_or_default();
@@ -142,6 +184,22 @@ mod tests {
         check("{%set a,b=c if d else e%}", "{%set a,b=(c if d else e)|ollmlx_held%}");
         check("{% set a =\n [1,\n 2]\n%}", "{% set a =(\n [1,\n 2])|ollmlx_held\n%}");
         for same in ["{% set a %}", "{% set a | upper %}", "{% set a = %}", "{% setting = 1 %}"] {
+            check(same, same);
+        }
+    }
+
+    #[test]
+    fn loops_go_through_items() {
+        check("{% for a in b %}", "{% for a in (b)|ollmlx_items %}");
+        check("{%- for a, b in c['if x'] -%}", "{%- for a, b in (c['if x'])|ollmlx_items -%}");
+        check("{% for a in b if a.if %}", "{% for a in (b)|ollmlx_items if a.if %}");
+        check(
+            "{% for a in (b if c else d) if e %}",
+            "{% for a in ((b if c else d))|ollmlx_items if e %}",
+        );
+        check("{% for a in b recursive %}", "{% for a in (b)|ollmlx_items recursive %}");
+        check("{% for a in b.if_x | list %}", "{% for a in (b.if_x | list)|ollmlx_items %}");
+        for same in ["{% for a in %}", "{% for %}", "{% format = 1 %}"] {
             check(same, same);
         }
     }

@@ -120,6 +120,14 @@ fn loop_conditions_do_not_see_the_loop() {
     assert_eq!(got.as_deref(), Ok("12"), "Jinja2 gives `1`");
 }
 
+/// Python's texts have a length and an end, whatever goes through them.
+#[test]
+fn loops_over_texts_know_their_last() {
+    let source = "{% for c in 'a字b' %}{{ c }}{% if not loop.last %},{% endif %}{% endfor %}{% for x in [1, 2] if x > 1 %}{{ x }}{% endfor %}";
+    let got = render(source, &serde_json::json!({"messages": []}));
+    assert_eq!(got.as_deref(), Ok("a,字,b2"));
+}
+
 #[track_caller]
 fn check_error(source: &str, is: impl Fn(&Error) -> bool) {
     let question = serde_json::json!({"messages": [{"role": "user", "content": "x"}]});

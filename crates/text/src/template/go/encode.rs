@@ -94,7 +94,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// As JavaScript writes numbers.
-fn float(number: f64) -> Option<String> {
+pub(crate) fn float(number: f64) -> Option<String> {
     let size = number.abs();
     match number.is_finite() {
         false => None,

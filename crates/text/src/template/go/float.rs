@@ -1,7 +1,7 @@
 //! Floats in all of Go's notations.
 
 /// Go's `strconv.FormatFloat`; no precision means the fewest digits that read back the same.
-pub(super) fn format(number: f64, notation: char, precision: Option<usize>) -> String {
+pub(crate) fn format(number: f64, notation: char, precision: Option<usize>) -> String {
     if number.is_nan() {
         return "NaN".to_owned();
     }

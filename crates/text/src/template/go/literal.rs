@@ -1,7 +1,7 @@
 //! Go's literals: strings with their escapes, both ways, and numbers, which have no type before they are used.
 
 /// What `%q` does: double quotes, escapes for what is not printable.
-pub(super) fn quote(bytes: &[u8]) -> String {
+pub(crate) fn quote(bytes: &[u8]) -> String {
     quote_with(bytes, '"', false)
 }
 
