@@ -11,7 +11,7 @@
 //! | `!long N` | the answer has N tokens |
 //! | `!say TEXT` | the answer is the rest of that line |
 //! | `!think N` | N words of thinking come first, unless thinking is off |
-//! | `!tool NAME JSON` | the answer ends in this tool call (JSON: the arguments, one line) |
+//! | `!tool NAME JSON` | the answer ends in this tool call, a token (JSON: the arguments, one line) |
 //! | `!sleep MS` | each step takes MS milliseconds while the request is in it |
 //! | `!fail` | the request fails, kind `unsupported` |
 //! | `!crash` | the runner dies at the request's first step |
@@ -211,7 +211,8 @@ impl Sequence {
         }
         let index = self.generated_tokens;
         let Some(word) = self.script.word(index) else {
-            let tool_calls = self.script.tool.take().into_iter().collect();
+            let tool_calls: Vec<_> = self.script.tool.take().into_iter().collect();
+            self.generated_tokens += tool_calls.len() as u32;
             let delta = Delta { tool_calls, ..Delta::default() };
             return self.finish(FinishReason::Stop, None, delta, out);
         };
