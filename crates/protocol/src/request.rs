@@ -50,6 +50,16 @@ pub enum Input {
 }
 
 impl Input {
+    /// Pictures in all messages.
+    pub fn images(&self) -> usize {
+        match self {
+            Input::Chat { messages, .. } => {
+                messages.iter().map(|message| message.images.len()).sum()
+            }
+            Input::Raw { .. } | Input::Infill { .. } => 0,
+        }
+    }
+
     /// What the model may call.
     pub fn tools(&self) -> &[Tool] {
         match self {

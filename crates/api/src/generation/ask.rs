@@ -82,7 +82,7 @@ impl Ask {
             return Ok(request);
         }
         request.format = format(self.format)?;
-        if has_images(&request.input)
+        if request.input.images() > 0
             && !facts.can(Capability::Vision)
             && !facts.can(Capability::Audio)
         {
@@ -177,10 +177,6 @@ fn grammar(fields: &Map<String, Value>) -> Option<Format> {
         "gbnf" => Some(Format::Gbnf(source)),
         _ => None,
     }
-}
-
-fn has_images(input: &Input) -> bool {
-    matches!(input, Input::Chat { messages, .. } if messages.iter().any(|message| !message.images.is_empty()))
 }
 
 /// Stored messages come first; the system text before all, unless the client begins with one of its own.

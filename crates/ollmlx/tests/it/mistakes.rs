@@ -140,10 +140,10 @@ fn forms_that_cannot_be() {
     let server = Server::start(&mut home);
     create(&home, "tiny");
     let never = json!({"type": "string", "minLength": 3, "maxLength": 2});
-    let unknown = json!({"type": "object", "uniqueItems": true});
+    let unknown = json!({"type": "array", "items": {"type": "integer"}, "uniqueItems": true});
     let said = json!([{"role": "user", "content": "x"}]);
     for (path, body, why) in [
-        ("/api/generate", json!({"prompt": "x", "format": never}), "no value fits"),
+        ("/api/generate", json!({"prompt": "x", "format": never}), "minLength"),
         (
             "/api/generate",
             json!({"prompt": "x", "format": {"regex": "a(b"}}),

@@ -60,13 +60,12 @@ pub(super) struct Prompt {
 }
 
 pub(super) fn read(request: &Request) -> Prompt {
-    let (rendered, images, steering) = match &request.input {
-        Input::Raw { prompt } => (prompt.clone(), 0, prompt.clone()),
-        Input::Infill { prompt, suffix } => (format!("{prompt}<fill>{suffix}"), 0, prompt.clone()),
-        Input::Chat { messages, .. } => {
-            (render(messages), count_images(messages), last_words(messages))
-        }
+    let (rendered, steering) = match &request.input {
+        Input::Raw { prompt } => (prompt.clone(), prompt.clone()),
+        Input::Infill { prompt, suffix } => (format!("{prompt}<fill>{suffix}"), prompt.clone()),
+        Input::Chat { messages, .. } => (render(messages), last_words(messages)),
     };
+    let images = request.input.images() as u32;
     let mut script = parse(&steering);
     script.prompt_tokens = rendered.split_whitespace().count() as u32;
     if request.think == Think::Off {
@@ -78,10 +77,6 @@ pub(super) fn read(request: &Request) -> Prompt {
 fn render(messages: &[Message]) -> String {
     let line = |message: &Message| format!("{}: {}\n", message.role.as_str(), message.content);
     messages.iter().map(line).collect()
-}
-
-fn count_images(messages: &[Message]) -> u32 {
-    messages.iter().map(|message| message.images.len() as u32).sum()
 }
 
 fn last_words(messages: &[Message]) -> String {
