@@ -14,7 +14,7 @@ const TOKENS_MAX: usize = 1 << 22;
 /// Any text that no decoder changes.
 const NEIGHBOUR: &str = "x";
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Pieces {
     bytes: Vec<u8>,
     /// Token `id` is `bytes[starts[id]..starts[id + 1]]`.

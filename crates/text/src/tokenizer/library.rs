@@ -24,14 +24,19 @@ pub(super) fn load(text: &str, files: &Files, named: &BTreeMap<String, String>) 
 /// From a description in the syntax of `tokenizer.json`, whichever `file` it comes from.
 pub(super) fn build(file: &str, text: &str) -> Result<Loaded> {
     let bad = |why: String| Error::bad_file(file, why);
+    if let Some(loaded) = fenced(|| Ok(bytelevel::load(text))).map_err(bad)? {
+        return Ok(loaded);
+    }
     let inner = fenced(|| parse(text)).map_err(bad)?;
     let pieces = fenced(|| Ok(Pieces::new(&inner))).map_err(bad)??;
     let around = fenced(|| probe(&inner)).map_err(bad)?;
-    let encoder = match bytelevel::own(&inner, text) {
-        Some(own) => Encoder::Own(Box::new(own)),
-        None => Encoder::Library(Box::new(inner)),
-    };
+    let encoder = Encoder::Library(Box::new(inner));
     Ok(Loaded { encoder, pieces, around, ends: Vec::new() })
+}
+
+/// What a tokenizer of this description puts around a text.
+pub(super) fn around(text: &str) -> std::result::Result<Around, String> {
+    fenced(|| probe(&parse(text)?))
 }
 
 pub(super) fn encode(
