@@ -16,7 +16,7 @@ use super::added::{Added, AddedToken};
 use super::bytepair::{BytePair, Joins, pair};
 use super::own::{Model, Own};
 use super::patterns::GPT2;
-use super::splits::Splits;
+use super::splits::{Splits, is_no_expression};
 use super::{Around, Encoder, Loaded, library};
 use crate::pieces::{Pieces, byte_level_bytes, spell_byte_level};
 
@@ -119,7 +119,8 @@ fn step(pre_tokenizer: &Value) -> Option<String> {
         "Split" if pre_tokenizer["behavior"] == "Isolated" && pre_tokenizer["invert"] == false => {
             let pattern = &pre_tokenizer["pattern"];
             let text = || pattern["String"].as_str().map(regex::escape);
-            pattern["Regex"].as_str().map(str::to_owned).or_else(text)
+            let regex = pattern["Regex"].as_str().filter(|regex| !is_no_expression(regex));
+            regex.map(str::to_owned).or_else(text)
         }
         "Digits" if pre_tokenizer["individual_digits"] == true => Some(r"\p{N}".to_owned()),
         "Digits" => Some(r"\p{N}+".to_owned()),

@@ -121,6 +121,11 @@ pub(crate) fn named(name: &str) -> Option<Pre> {
     TABLE.iter().find(|(names, _)| names.contains(&name)).map(|(_, pre)| *pre)
 }
 
+/// Whether it is an expression that some published models were trained with.
+pub(crate) fn is_known(pattern: &str) -> bool {
+    TABLE.iter().any(|(_, pre)| pre.steps.contains(&pattern))
+}
+
 #[cfg(test)]
 pub(crate) fn all() -> impl Iterator<Item = (&'static str, Pre)> {
     TABLE.iter().flat_map(|(names, pre)| names.iter().map(|name| (*name, *pre)))

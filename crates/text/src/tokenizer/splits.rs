@@ -5,7 +5,7 @@
 
 use regex::Regex;
 
-use super::patterns::{THREES, THREES_OF_WORDS};
+use super::patterns::{self, THREES, THREES_OF_WORDS};
 
 #[derive(Debug)]
 pub(crate) struct Splits {
@@ -48,6 +48,11 @@ impl Splits {
     }
 }
 
+/// Whether it is a name for what no expression can say.
+pub(super) fn is_no_expression(step: &str) -> bool {
+    matches!(step, THREES | THREES_OF_WORDS)
+}
+
 fn apply<'a>(steps: &[Step], text: &'a str, out: &mut dyn FnMut(&'a str)) -> Result<(), String> {
     let Some((step, later)) = steps.split_first() else {
         out(text);
@@ -78,7 +83,11 @@ impl Step {
             THREES => Ok(Step::Threes { digits: digits(r"\p{N}+")?, of_words: false }),
             THREES_OF_WORDS => Ok(Step::Threes { digits: digits(r"\d+")?, of_words: true }),
             _ => {
-                let (plain, blanks) = without_look_ahead(pattern);
+                // What else an expression says about blanks is known of published ones only.
+                let (plain, blanks) = match patterns::is_known(pattern) {
+                    true => without_look_ahead(pattern),
+                    false => (pattern.to_owned(), Blanks::Taken),
+                };
                 match Regex::new(&plain) {
                     Ok(regex) if !is_possessive(pattern) => Ok(Step::Automaton { regex, blanks }),
                     _ => {
@@ -235,7 +244,7 @@ fn goes_on(behind: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::patterns::{self, GPT2, LLAMA3};
+    use super::super::patterns::{GPT2, LLAMA3};
     use super::*;
 
     fn cut(steps: &[&str], text: &str) -> Vec<String> {
@@ -258,6 +267,13 @@ mod tests {
         check(&[GPT2], "a \n b\t", &["a", " \n", " b", "\t"]);
         check(&[LLAMA3], "a \n  b ", &["a", " \n", " ", " b", " "]);
         check(&[LLAMA3], "12345 don'T", &["123", "45", " don", "'T"]);
+    }
+
+    /// Blanks in fours are another word than a run of them.
+    #[test]
+    fn expressions_of_nobody_else_are_searched_as_they_are() {
+        check(&[r"\s{4}|\S+|\s+(?!\S)|\s+"], "a        b", &["a", "    ", "    ", "b"]);
+        check(&[r"\S+|\s+(?!\S)|\s+"], "a   b", &["a", "  ", " ", "b"]);
     }
 
     #[test]
