@@ -120,6 +120,19 @@ fn loop_conditions_do_not_see_the_loop() {
     assert_eq!(got.as_deref(), Ok("12"), "Jinja2 gives `1`");
 }
 
+/// Known, and not met in any template that is used: floats of many digits joined to a text, and Python's own methods
+/// asked for as fields.
+#[test]
+fn what_python_writes_otherwise() {
+    let question = serde_json::json!({"messages": [{"role": "user", "content": "x"}]});
+    for (source, python) in
+        [("{{ '' ~ 1e20 }}", "1e+20"), ("{{ messages[0]['items'] is defined }}", "True")]
+    {
+        let got = render(source, &question);
+        assert!(got.as_deref() != Ok(python), "{source} agrees now");
+    }
+}
+
 /// Python's texts have a length and an end, whatever goes through them.
 #[test]
 fn loops_over_texts_know_their_last() {
