@@ -164,6 +164,9 @@ impl Work {
         let dim = attention.queries.dim;
         let mut column = 0;
         for Piece { span, token, count } in segment.pieces(keys) {
+            let ahead = segment.ahead(keys.start + column + AHEAD);
+            let ahead = ahead
+                .map_or(std::ptr::null(), |(span, token)| span.keys.address(task.kv_head, token));
             // SAFETY: as in `vector`.
             unsafe {
                 with_cell!(&span.keys, task.kv_head, token, |cell| {
@@ -173,7 +176,7 @@ impl Work {
                         let q = self.queries.add(row * self.query_stride);
                         let q = (q.cast_const(), self.query_stride);
                         let to = self.scores.add(row * KEYS + column);
-                        let keys = (cell, span.keys.token_stride, count);
+                        let keys = (cell, span.keys.token_stride, count, ahead);
                         row += match rows {
                             _ if V::LANES == 1 => dots::<V, _, 1>(q, dim, keys, to),
                             TOGETHER.. => dots::<V, _, TOGETHER>(q, dim, keys, to),
@@ -200,6 +203,9 @@ impl Work {
         let width = attention.value_dim;
         let mut column = 0;
         for Piece { span, token, count } in segment.pieces(keys) {
+            let ahead = segment.ahead(keys.start + column + AHEAD);
+            let ahead = ahead
+                .map_or(std::ptr::null(), |(span, token)| span.values.address(task.kv_head, token));
             // SAFETY: as in `vector`.
             unsafe {
                 with_cell!(&span.values, task.kv_head, token, |cell| {
@@ -207,7 +213,7 @@ impl Work {
                     while row < self.rows {
                         let sums = (self.sums.add(row * self.sum_stride), self.sum_stride);
                         let weights = self.scores.add(row * KEYS + column).cast_const();
-                        let values = (cell, span.values.token_stride, count);
+                        let values = (cell, span.values.token_stride, count, ahead);
                         let past = if column == 0 { &past[row..] } else { &[1.0; TOGETHER] };
                         row += match self.rows - row {
                             TOGETHER.. => {
@@ -242,7 +248,7 @@ pub(super) unsafe fn load_query<V: Vector>(from: Source, dim: usize, scale: f32,
 unsafe fn dots<V: Vector, C: Cell, const R: usize>(
     (queries, query_stride): (*const f32, usize),
     dim: usize,
-    (keys, stride, count): (C, usize, usize),
+    (keys, stride, count, ahead): (C, usize, usize, *const u8),
     to: *mut f32,
 ) -> usize {
     let at_once = V::LANES / R;
@@ -260,7 +266,7 @@ unsafe fn dots<V: Vector, C: Cell, const R: usize>(
             for i in (0..whole).step_by(V::LANES) {
                 for k in 0..at_once {
                     let key = block.at(k.min(last) * stride);
-                    key.announce(AHEAD * stride + i);
+                    C::announce(ahead, (first + k) * stride + i);
                     let key = key.load::<V>(i);
                     for r in 0..R {
                         let query = V::load(queries.add(r * query_stride + i));
@@ -298,7 +304,7 @@ unsafe fn sum_values<V: Vector, C: Cell, const R: usize>(
     width: usize,
     weights: *const f32,
     past: &[f32],
-    (values, stride, count): (C, usize, usize),
+    (values, stride, count, ahead): (C, usize, usize, *const u8),
 ) -> usize {
     const WIDE: usize = 4;
     let mut i = 0;
@@ -310,10 +316,10 @@ unsafe fn sum_values<V: Vector, C: Cell, const R: usize>(
             let sums = (sums.add(i), sum_stride);
             let cells = (values.at(i), stride, count);
             if wide {
-                columns::<V, C, R, WIDE>(sums, weights, past, cells);
+                columns::<V, C, R, WIDE>(sums, weights, past, cells, (ahead, i));
                 i += WIDE * V::LANES;
             } else if pair {
-                columns::<V, C, R, 2>(sums, weights, past, cells);
+                columns::<V, C, R, 2>(sums, weights, past, cells, (ahead, i));
                 i += 2 * V::LANES;
             } else {
                 last_columns::<V, C, R>(sums, weights, past, cells, (width - i).min(V::LANES));
@@ -331,6 +337,7 @@ unsafe fn columns<V: Vector, C: Cell, const R: usize, const N: usize>(
     weights: *const f32,
     past: &[f32],
     (values, stride, count): (C, usize, usize),
+    (ahead, column): (*const u8, usize),
 ) {
     // SAFETY: as in `vector`.
     unsafe {
@@ -344,7 +351,7 @@ unsafe fn columns<V: Vector, C: Cell, const R: usize, const N: usize>(
         for k in 0..count {
             let value = values.at(k * stride);
             for n in 0..N {
-                value.announce(AHEAD * stride + n * V::LANES);
+                C::announce(ahead, k * stride + column + n * V::LANES);
                 let v = value.load::<V>(n * V::LANES);
                 for r in 0..R {
                     let weight = V::splat(*weights.add(r * KEYS + k));

@@ -47,6 +47,18 @@ impl<'a> Stored<'a> {
         Stored { cells, first: 0, head_stride: capacity * dim, token_stride: dim }
     }
 
+    /// Where a token's numbers of a head begin.
+    pub(super) fn address(&self, head: usize, token: usize) -> *const u8 {
+        let at = self.first + head * self.head_stride + token * self.token_stride;
+        match self.cells {
+            Cells::Floats(Floats::F32(data)) => data.as_ptr().wrapping_add(at).cast(),
+            Cells::Floats(Floats::Bf16(data)) => data.as_ptr().wrapping_add(at).cast(),
+            Cells::Floats(Floats::F16(data)) => data.as_ptr().wrapping_add(at).cast(),
+            Cells::Bytes { codes, .. } => codes.as_ptr().wrapping_add(at).cast(),
+            Cells::Nibbles { codes, .. } => codes.as_ptr().wrapping_add(at / 2).cast(),
+        }
+    }
+
     /// Panics when memory is too short: kernels read through pointers.
     pub(super) fn check(&self, heads: usize, tokens: usize, dim: usize) {
         if heads == 0 || tokens == 0 {
@@ -82,8 +94,8 @@ pub(super) trait Cell: Copy {
     unsafe fn load<V: Vector>(self, i: usize) -> V::F;
     /// With zeros from `end` on.
     unsafe fn load_to<V: Vector>(self, i: usize, end: usize) -> V::F;
-    /// Says that what is `offset` further will be read soon; it need not exist.
-    fn announce(self, offset: usize);
+    /// Says that number `offset` from `start` on will be read soon; it need not exist.
+    fn announce(start: *const u8, offset: usize);
 }
 
 #[inline(always)]
@@ -114,7 +126,7 @@ pub(super) struct Bytes {
 }
 
 macro_rules! float_cell {
-    ($name:ident, $load:ident) => {
+    ($name:ident, $load:ident, $bytes:literal) => {
         #[allow(clippy::undocumented_unsafe_blocks)]
         impl Cell for $name {
             #[inline(always)]
@@ -132,15 +144,15 @@ macro_rules! float_cell {
                 unsafe { Source::$name(self.0).load_to::<V>(i, end) }
             }
             #[inline(always)]
-            fn announce(self, offset: usize) {
-                prefetch(self.0.wrapping_add(offset));
+            fn announce(start: *const u8, offset: usize) {
+                prefetch(start.wrapping_add(offset * $bytes));
             }
         }
     };
 }
-float_cell!(F32, load);
-float_cell!(Bf16, load_bf16);
-float_cell!(F16, load_f16);
+float_cell!(F32, load, 4);
+float_cell!(Bf16, load_bf16, 2);
+float_cell!(F16, load_f16, 2);
 
 impl Cell for Bytes {
     #[inline(always)]
@@ -162,8 +174,8 @@ impl Cell for Bytes {
         unsafe { self.load::<V>(i) }
     }
     #[inline(always)]
-    fn announce(self, offset: usize) {
-        prefetch(self.codes.wrapping_add(self.at + offset));
+    fn announce(start: *const u8, offset: usize) {
+        prefetch(start.wrapping_add(offset));
     }
 }
 

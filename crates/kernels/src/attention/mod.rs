@@ -255,6 +255,16 @@ impl Segment<'_> {
         self.spans.iter().map(|span| span.tokens).sum()
     }
 
+    /// Where a key lies that will be read soon; none where nothing is known of it.
+    #[inline(always)]
+    fn ahead(&self, key: usize) -> Option<(&Span<'_>, usize)> {
+        let (span, token) = match self.page {
+            0 => (self.spans.first()?, key),
+            page => (self.spans.get(key / page)?, key % page),
+        };
+        Some((span, token))
+    }
+
     /// The stretches of `keys` that lie within one span each.
     #[inline(always)]
     fn pieces(&self, keys: &Range<usize>) -> Pieces<'_> {

@@ -57,8 +57,8 @@ impl Cell for Nibbles {
     }
 
     #[inline(always)]
-    fn announce(self, offset: usize) {
-        prefetch(self.codes.wrapping_add((self.at + offset) / 2));
+    fn announce(start: *const u8, offset: usize) {
+        prefetch(start.wrapping_add(offset / 2));
     }
 }
 
