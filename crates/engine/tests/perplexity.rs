@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use mlx::{Array, Dtype, Mode, Quantized};
-use models::{Batch, Memory, Model, Slot, Weights};
+use models::{Batch, KvType, Memory, Model, Slot, Weights};
 use serde_json::{Value, json};
 
 /// Of a perplexity: what the rounding of activations (to 8 bits for products, to bf16 between them) may cost.
@@ -170,7 +170,10 @@ fn dequantised(w: &Array, scales: &Array, biases: &Array, bits: i32, group_size:
 }
 
 fn perplexity(model: &dyn Model, texts: &[Text]) -> f64 {
-    let mut memory = model.memory();
+    perplexity_in(model, model.memory(), texts)
+}
+
+fn perplexity_in(model: &dyn Model, mut memory: Memory, texts: &[Text]) -> f64 {
     let sum: f64 = texts.iter().map(|text| surprise(model, &mut memory, text)).sum();
     (sum / (texts.len() * WRITTEN) as f64).exp()
 }
@@ -209,6 +212,21 @@ fn four_bits() {
 #[test]
 fn eight_bits() {
     check(8, 32);
+}
+
+/// What it costs to remember keys and values in fewer bits, everything else being exact.
+#[test]
+fn keys_and_values_in_fewer_bits() {
+    let both = both(8, 32);
+    let texts = texts(&*both.exact, TEXTS);
+    let whole = perplexity(&*both.exact, &texts);
+    for (kv_type, most) in [(KvType::Q8, 0.0005), (KvType::Q4, 0.05)] {
+        let memory = both.exact.memory().with_kv_type(kv_type);
+        assert_eq!(memory.kv_type(), kv_type, "heads of whole groups");
+        let change = perplexity_in(&*both.exact, memory, &texts) / whole - 1.0;
+        eprintln!("keys and values as {kv_type:?}: perplexity {:+.4} %", 100.0 * change);
+        assert!(change.abs() < most, "{kv_type:?}: {change}");
+    }
 }
 
 /// `cargo test --release -p engine --test perplexity -- --ignored --nocapture`: which part costs what, on more text.

@@ -5,10 +5,8 @@
 //! everything is written in the order in which it was asked for, whichever program it became part of, and evaluating the
 //! last receipt waits for all of it. A page lives until the last kernel that was asked to use it is done.
 
-use std::alloc::{Layout as Size, alloc_zeroed, dealloc};
 use std::cell::RefCell;
 use std::ops::Range;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 use half::{bf16, f16};
@@ -16,6 +14,7 @@ use kernels::{
     Append, Attention, Cells, CellsMut, Cpu, Floats, FloatsMut, Heads, HeadsMut, Segment, Span,
     Stored, StoredMut,
 };
+use memmap2::MmapMut;
 use smallvec::SmallVec;
 
 use super::values::{Values, View, floats_mut, is_float};
@@ -53,9 +52,11 @@ pub struct Layout {
 #[derive(Clone)]
 pub struct Block(Arc<Memory>);
 
+/// Mapped from the system and so given back to it at once: an allocator would keep what lies between others.
 struct Memory {
-    start: NonNull<u8>,
+    start: *mut u8,
     bytes: usize,
+    _map: Option<MmapMut>,
 }
 
 /// The pages of the sequences of a batch, for one step through all layers.
@@ -152,26 +153,26 @@ impl Layout {
 }
 
 impl Block {
-    /// Memory of zeros; what is never touched costs nothing on most systems.
+    /// Memory of zeros; what is never touched costs nothing.
     #[track_caller]
     pub fn new(bytes: usize) -> Block {
-        let nothing = NonNull::<u8>::dangling();
-        let start = match bytes {
-            0 => Some(nothing),
-            // SAFETY: the size is not 0.
-            _ => NonNull::new(unsafe { alloc_zeroed(size(bytes)) }),
+        let mut map = match bytes {
+            0 => None,
+            _ => match MmapMut::map_anon(bytes) {
+                Ok(map) => Some(map),
+                Err(error) => {
+                    error::fail("pages", &[], format!("no {bytes} bytes for a page: {error}"))
+                }
+            },
         };
-        match start {
-            Some(start) => Block(Arc::new(Memory { start, bytes })),
-            None => error::fail("pages", &[], format!("there are no {bytes} bytes for a page")),
-        }
+        let start = map.as_mut().map_or(std::ptr::null_mut(), |map| map.as_mut_ptr());
+        Block(Arc::new(Memory { start, bytes, _map: map }))
     }
 
     pub fn of(content: &[u8]) -> Block {
         let block = Block::new(content.len());
-        let to = block.0.at(0);
         // SAFETY: new memory of that size, which nobody else knows.
-        unsafe { std::ptr::copy_nonoverlapping(content.as_ptr(), to, content.len()) };
+        unsafe { block.0.slice_mut(0..content.len()) }.copy_from_slice(content);
         block
     }
 
@@ -184,28 +185,24 @@ impl Block {
     }
 }
 
-/// Room for a line more than asked for: what the allocator aligns less is zero without being touched.
-fn size(bytes: usize) -> Size {
-    let size = Size::from_size_align(bytes + ALIGNMENT, 16);
-    size.unwrap_or_else(|_| panic!("a page of {bytes} bytes"))
-}
-
 // SAFETY: what is written when is kept apart by receipts, which only the thread that has the pages hands out.
 unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Of a line.
+    /// The system's pages begin at lines.
     fn at(&self, offset: usize) -> *mut u8 {
-        let start = self.start.as_ptr();
-        start.wrapping_add(start.align_offset(ALIGNMENT) + offset)
+        self.start.wrapping_add(offset)
     }
 
     /// # Safety
     /// Nobody writes there for `'a`.
     unsafe fn slice<'a, T>(&self, range: Range<usize>) -> &'a [T] {
         assert!(range.end <= self.bytes && range.start <= range.end, "{range:?} of a page");
+        if range.is_empty() {
+            return &[];
+        }
         let count = range.len() / size_of::<T>();
         // SAFETY: within the memory, and lines are aligned for all numbers.
         unsafe { std::slice::from_raw_parts(self.at(range.start).cast(), count) }
@@ -215,18 +212,12 @@ impl Memory {
     /// Nobody else reads or writes there for `'a`.
     unsafe fn slice_mut<'a, T>(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.end <= self.bytes && range.start <= range.end, "{range:?} of a page");
+        if range.is_empty() {
+            return &mut [];
+        }
         let count = range.len() / size_of::<T>();
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.at(range.start).cast(), count) }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            // SAFETY: allocated with this size.
-            unsafe { dealloc(self.start.as_ptr(), size(self.bytes)) };
-        }
     }
 }
 

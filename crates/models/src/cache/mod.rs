@@ -94,6 +94,18 @@ enum Part {
     Arrays(Rc<[[Array; 2]]>),
 }
 
+impl KvType {
+    /// By the name it has in `OLLAMA_KV_CACHE_TYPE`; the floating-point types are all `Full`: what a model computes in.
+    pub fn from_name(name: &str) -> Option<KvType> {
+        match name {
+            "" | "f16" | "bf16" | "f32" => Some(KvType::Full),
+            "q8_0" => Some(KvType::Q8),
+            "q4_0" => Some(KvType::Q4),
+            _ => None,
+        }
+    }
+}
+
 impl Memory {
     /// One cache for each layer that has one, in the model's order; keys and values come in `dtype`.
     pub fn new(dtype: Dtype, layers: impl IntoIterator<Item = Cache>) -> Memory {
@@ -431,6 +443,9 @@ impl Memory {
         let entry = self.table.entry(page);
         if entry.whole.is_none() && entry.window.is_none() {
             let (whole, window) = self.cut(page);
+            // Else the lanes that it is cut from would live as long as the page; a failure comes with the next reading.
+            let arrays = [&whole, &window].into_iter().flatten().filter_map(Part::arrays);
+            let _ = mlx::async_eval(&arrays.flat_map(|a| a.iter().flatten()).collect::<Vec<_>>());
             let entry = self.table.entry_mut(page);
             (entry.whole, entry.window) = (whole, window);
         }

@@ -367,3 +367,19 @@ fn a_page_that_nobody_has_cannot_be_held() {
     let mut memory = memory(Kind { in_lanes: false, windowed: false, recurrent: false });
     memory.hold(Page(0));
 }
+
+#[test]
+fn pages_of_fewer_bits_are_smaller_where_heads_are_whole_groups() {
+    open_mlx();
+    let bytes = |width: i32, name: &str| {
+        let cache = Cache::key_value(KvShape::new(2, width));
+        let memory = Memory::new(Dtype::Bf16, [cache]);
+        memory.with_kv_type(KvType::from_name(name).unwrap()).page_bytes()
+    };
+    let numbers = PAGE_TOKENS * 2 * 64 * 2;
+    assert_eq!(bytes(64, "f16"), numbers * 2);
+    assert_eq!(bytes(64, "q8_0"), numbers + numbers / 32 * 4);
+    assert_eq!(bytes(64, "q4_0"), numbers / 2 + numbers / 32 * 4);
+    assert_eq!(bytes(40, "q4_0"), bytes(40, "bf16"), "heads of 40");
+    assert_eq!(KvType::from_name("q5_1"), None);
+}
