@@ -97,7 +97,7 @@ struct Attention {
 }
 
 enum Feed {
-    Mlp(Mlp),
+    Mlp(Box<Mlp>),
     Mixture(Box<Mixture>),
 }
 
@@ -284,7 +284,10 @@ impl Layer {
         };
         let feed = match config.is_sparse(index) {
             true => Feed::Mixture(Box::new(Mixture::load(config, &w.at("mlp"))?)),
-            false => Feed::Mlp(Mlp::sized(hidden, config.intermediate_size, &w.at("mlp"))?),
+            false => {
+                let mlp = Mlp::sized(hidden, config.intermediate_size, &w.at("mlp"))?;
+                Feed::Mlp(Box::new(mlp))
+            }
         };
         Ok(Layer {
             mixer_norm: config.norm(w, "input_layernorm", hidden)?,

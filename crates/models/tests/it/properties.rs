@@ -22,14 +22,16 @@ fn tokens(count: usize) -> Vec<u32> {
     (0..count as u32).map(|i| 3 + (i * 37 + i * i * 11) % 500).collect()
 }
 
-/// Each as it is here, in pages, and one as on a GPU.
+/// Each as it is here, in pages, and one of each kind of memory as on a GPU.
 fn for_each_model(check: impl Fn(&str, &mut Session)) {
     for name in DECODERS {
         check(name, &mut Session::new(Checkpoint::of(name).load(Some(Dtype::F32))));
     }
-    let mut in_lanes = Session::new(Checkpoint::of("qwen3").load(Some(Dtype::F32)));
-    in_lanes.memory = in_lanes.model.memory().in_lanes();
-    check("qwen3 in lanes", &mut in_lanes);
+    for name in ["qwen3", "gemma3", "qwen3-next"] {
+        let mut in_lanes = Session::new(Checkpoint::of(name).load(Some(Dtype::F32)));
+        in_lanes.memory = in_lanes.model.memory().in_lanes();
+        check(&format!("{name} in lanes"), &mut in_lanes);
+    }
 }
 
 /// `what` begins with the name of the fixture.
