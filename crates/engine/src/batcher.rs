@@ -1,181 +1,328 @@
-//! Which sequences are in a step. Pure: no arrays, no text, no clock.
+//! Which sequences are in a step, and with how many tokens. Pure: no arrays, no text, no clock.
 //!
-//! A step is either one chunk of one prompt or one token for every running sequence. While anything runs, prompts and
-//! running sequences take turns, so that a long prompt never stalls a running reply by more than one chunk. First come,
-//! first served; what does not fit waits in line.
+//! A step is one token of every running sequence and the next chunks of prompts. While anything runs, the chunks together
+//! have only as many rows as its readers will not notice; alone they have many. First come, first served: a prompt is
+//! computed to its end before a later one gets what is left of a step, and nobody overtakes who waits for room in memory.
+//! Only who waits for another's prefix to be computed, or for a slow reader, lets others pass.
 
 use std::collections::VecDeque;
 
 use protocol::RequestId;
 
-/// Tokens of a prompt computed in one step. Price: activations of this many rows, and the longest pause between two tokens
-/// of somebody else's reply.
+/// Tokens of prompts computed in one step when nothing runs. Price: activations of this many rows.
 pub(crate) const CHUNK_TOKENS: usize = 2048;
 
-/// Sequences that run at once. Price: one row each in every step and their keys and values.
+/// Sequences at once where `OLLAMA_NUM_PARALLEL` says nothing; memory may allow fewer. Price: one row each in every step.
 pub(crate) const RUNNING_MAX: usize = 16;
 
-/// Requests in line. The scheduler refuses earlier; this one bounds the queue whoever the caller is.
+/// Requests in line where `OLLAMA_MAX_QUEUE` says nothing.
 pub(crate) const WAITING_MAX: usize = 1024;
 
+/// Chunks end where pages do, unless that would cost more than this part of a step.
+const ALIGNMENT_PART: usize = 4;
+
+/// What only others know.
+pub(crate) trait Desk {
+    /// Whether a sequence's reader can take more.
+    fn is_ready(&self, id: RequestId) -> bool;
+    /// Gives a place in memory to one in line.
+    fn start(&mut self, id: RequestId) -> Start;
+    /// Where chunks of its prompt should end if they come by, in order.
+    fn breaks(&self, id: RequestId) -> &[usize];
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// This many tokens of the prompt are still to be computed.
-    Prompt { left: usize },
+pub(crate) enum Start {
+    /// These of its tokens are to be computed, the last of which draws.
+    Prompt {
+        from: usize,
+        to: usize,
+    },
+    /// Somebody else computes what it needs.
+    Later,
+    NoRoom,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Prompt {
+        from: usize,
+        to: usize,
+    },
     /// One token a step.
     Running,
     /// Its last token is under way; nothing more is to be computed.
     Ending,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Plan {
-    Idle,
-    /// The next `tokens` of this sequence's prompt.
-    Prompt {
-        id: RequestId,
-        tokens: usize,
-    },
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
     /// One token for each of these.
-    Decode(Vec<RequestId>),
+    pub decode: Vec<RequestId>,
+    pub prompts: Vec<Chunk>,
 }
 
-#[derive(Debug, Default)]
+/// The next tokens of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub id: RequestId,
+    pub from: usize,
+    pub to: usize,
+    /// Whether the prompt ends with it.
+    pub is_last: bool,
+}
+
+#[derive(Debug)]
 pub(crate) struct Batcher {
-    waiting: VecDeque<RequestId>,
-    active: Vec<(RequestId, Phase)>,
-    /// Whose turn it was last.
-    prompt_was_last: bool,
+    limits: Limits,
+    /// By arrival, both.
+    line: VecDeque<(u64, RequestId)>,
+    active: Vec<(u64, RequestId, Phase)>,
+    arrivals: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub running_max: usize,
+    pub waiting_max: usize,
+    pub page_tokens: usize,
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.decode.is_empty() && self.prompts.is_empty()
+    }
 }
 
 impl Batcher {
+    pub fn new(limits: Limits) -> Batcher {
+        Batcher { limits, line: VecDeque::new(), active: Vec::new(), arrivals: 0 }
+    }
+
     /// False when the line is full.
     #[must_use]
     pub fn join(&mut self, id: RequestId) -> bool {
-        let room = self.waiting.len() < WAITING_MAX;
+        let room = self.line.len() < self.limits.waiting_max.max(1);
         if room {
-            self.waiting.push_back(id);
+            self.arrivals += 1;
+            self.line.push_back((self.arrivals, id));
         }
         room
     }
 
     pub fn leave(&mut self, id: RequestId) {
-        self.waiting.retain(|waiting| *waiting != id);
-        self.active.retain(|(active, _)| *active != id);
+        self.line.retain(|(_, waiting)| *waiting != id);
+        self.active.retain(|(_, active, _)| *active != id);
     }
 
-    /// The next in line, if there is room for it. The caller then says with `start` what it has to compute.
-    pub fn admit(&mut self) -> Option<RequestId> {
-        (self.active.len() < RUNNING_MAX).then(|| self.waiting.pop_front()).flatten()
-    }
-
-    pub fn start(&mut self, id: RequestId, prompt_tokens: usize) {
-        self.active.push((id, Phase::Prompt { left: prompt_tokens }));
+    /// An active sequence goes back to where it stood in line.
+    pub fn step_back(&mut self, id: RequestId) {
+        let Some(index) = self.active.iter().position(|(_, active, _)| *active == id) else {
+            return;
+        };
+        let (arrival, id, _) = self.active.remove(index);
+        let at = self.line.partition_point(|(waiting, _)| *waiting < arrival);
+        self.line.insert(at, (arrival, id));
     }
 
     /// No further token of this sequence needs computing.
     pub fn end(&mut self, id: RequestId) {
-        if let Some((_, phase)) = self.active.iter_mut().find(|(active, _)| *active == id) {
+        if let Some((.., phase)) = self.active.iter_mut().find(|(_, active, _)| *active == id) {
             *phase = Phase::Ending;
         }
     }
 
-    /// The next step; `ready` tells whether a sequence's reader can take more. Assumes that the step is then made.
-    pub fn plan(&mut self, ready: impl Fn(RequestId) -> bool) -> Plan {
-        let running: Vec<RequestId> = self
-            .active
-            .iter()
-            .filter(|(id, phase)| *phase == Phase::Running && ready(*id))
-            .map(|(id, _)| *id)
-            .collect();
-        let prompt = self.active.iter_mut().find_map(|(id, phase)| match phase {
-            Phase::Prompt { left } => Some((*id, *left, phase)),
-            Phase::Running | Phase::Ending => None,
-        });
-        match prompt {
-            Some((id, left, phase)) if running.is_empty() || !self.prompt_was_last => {
-                self.prompt_was_last = true;
-                let tokens = left.min(CHUNK_TOKENS);
-                *phase = if tokens == left {
-                    Phase::Running
-                } else {
-                    Phase::Prompt { left: left - tokens }
-                };
-                Plan::Prompt { id, tokens }
-            }
-            _ if running.is_empty() => Plan::Idle,
-            _ => {
-                self.prompt_was_last = false;
-                Plan::Decode(running)
+    /// All that draw a token in each step, by arrival.
+    pub fn running(&self) -> impl Iterator<Item = RequestId> {
+        let running = self.active.iter().filter(|(.., phase)| *phase == Phase::Running);
+        running.map(|(_, id, _)| *id)
+    }
+
+    /// All that have a place in memory, the latest first.
+    pub fn latest(&self) -> impl Iterator<Item = RequestId> {
+        self.active.iter().rev().map(|(_, id, _)| *id)
+    }
+
+    /// All that wait, by arrival.
+    pub fn line(&self) -> impl Iterator<Item = RequestId> {
+        self.line.iter().map(|(_, id)| *id)
+    }
+
+    /// The next step, which is assumed to be made. Beside running sequences prompts get `rows_beside`.
+    pub fn plan(&mut self, rows_beside: usize, desk: &mut impl Desk) -> Plan {
+        let decode: Vec<RequestId> = self.running().filter(|id| desk.is_ready(*id)).collect();
+        let mut rows = if self.running().next().is_some() { rows_beside } else { CHUNK_TOKENS };
+        let mut prompts = Vec::new();
+        let page_tokens = self.limits.page_tokens;
+        for (_, id, phase) in &mut self.active {
+            prompts.extend(phase.chunk(*id, &mut rows, page_tokens, desk));
+        }
+        let mut index = 0;
+        while rows > 0 && index < self.line.len() && self.active.len() < self.limits.running_max {
+            let (arrival, id) = self.line[index];
+            let start = if desk.is_ready(id) { desk.start(id) } else { Start::Later };
+            match start {
+                Start::Later => index += 1,
+                Start::NoRoom => break,
+                Start::Prompt { from, to } => {
+                    self.line.remove(index);
+                    let mut phase = Phase::Prompt { from, to };
+                    prompts.extend(phase.chunk(id, &mut rows, page_tokens, desk));
+                    let at = self.active.partition_point(|(active, ..)| *active < arrival);
+                    self.active.insert(at, (arrival, id, phase));
+                }
             }
         }
+        Plan { decode, prompts }
+    }
+}
+
+impl Phase {
+    /// Its next chunk, of at most `rows`, which it takes.
+    fn chunk(
+        &mut self,
+        id: RequestId,
+        rows: &mut usize,
+        page_tokens: usize,
+        desk: &impl Desk,
+    ) -> Option<Chunk> {
+        let Phase::Prompt { from, to: end } = *self else { return None };
+        if *rows == 0 {
+            return None;
+        }
+        let mut to = end.min(from + *rows);
+        let aligned = to / page_tokens * page_tokens;
+        if to < end && aligned > from && (to - aligned) * ALIGNMENT_PART <= *rows {
+            to = aligned;
+        }
+        if let Some(earlier) = desk.breaks(id).iter().find(|at| (from + 1..to).contains(*at)) {
+            to = *earlier;
+        }
+        *rows -= to - from;
+        *self = if to == end { Phase::Running } else { Phase::Prompt { from: to, to: end } };
+        Some(Chunk { id, from, to, is_last: to == end })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::{HashMap, HashSet};
 
     const A: RequestId = RequestId(1);
     const B: RequestId = RequestId(2);
+    const C: RequestId = RequestId(3);
+    const PAGE: usize = 64;
 
-    fn started(prompts: &[(RequestId, usize)]) -> Batcher {
-        let mut batcher = Batcher::default();
-        for (id, tokens) in prompts {
-            assert!(batcher.join(*id));
-            assert_eq!(batcher.admit(), Some(*id));
-            batcher.start(*id, *tokens);
-        }
-        batcher
+    #[derive(Default)]
+    struct Books {
+        prompts: HashMap<RequestId, usize>,
+        breaks: HashMap<RequestId, Vec<usize>>,
+        slow: HashSet<RequestId>,
+        later: HashSet<RequestId>,
+        no_room: HashSet<RequestId>,
     }
 
-    fn check(batcher: &mut Batcher, expected: Plan) {
-        assert_eq!(batcher.plan(|_| true), expected);
+    impl Desk for Books {
+        fn is_ready(&self, id: RequestId) -> bool {
+            !self.slow.contains(&id)
+        }
+
+        fn start(&mut self, id: RequestId) -> Start {
+            match id {
+                _ if self.later.contains(&id) => Start::Later,
+                _ if self.no_room.contains(&id) => Start::NoRoom,
+                _ => Start::Prompt { from: 0, to: self.prompts[&id] },
+            }
+        }
+
+        fn breaks(&self, id: RequestId) -> &[usize] {
+            self.breaks.get(&id).map_or(&[], Vec::as_slice)
+        }
+    }
+
+    fn joined(prompts: &[(RequestId, usize)]) -> (Batcher, Books) {
+        let limits = Limits { running_max: 2, waiting_max: 3, page_tokens: PAGE };
+        let mut batcher = Batcher::new(limits);
+        prompts.iter().for_each(|(id, _)| assert!(batcher.join(*id)));
+        (batcher, Books { prompts: prompts.iter().copied().collect(), ..Books::default() })
+    }
+
+    #[track_caller]
+    fn check(
+        batcher: &mut Batcher,
+        books: &mut Books,
+        decode: &[RequestId],
+        prompts: &[(RequestId, usize, usize)],
+    ) {
+        let plan = batcher.plan(100, books);
+        let chunks: Vec<_> = plan.prompts.iter().map(|c| (c.id, c.from, c.to)).collect();
+        assert_eq!((&plan.decode[..], &chunks[..]), (decode, prompts));
     }
 
     #[test]
     fn a_long_prompt_comes_in_chunks_and_then_runs() {
-        let mut batcher = started(&[(A, CHUNK_TOKENS + 3)]);
-        check(&mut batcher, Plan::Prompt { id: A, tokens: CHUNK_TOKENS });
-        check(&mut batcher, Plan::Prompt { id: A, tokens: 3 });
-        check(&mut batcher, Plan::Decode(vec![A]));
+        let (mut batcher, mut books) = joined(&[(A, CHUNK_TOKENS + 3)]);
+        check(&mut batcher, &mut books, &[], &[(A, 0, CHUNK_TOKENS)]);
+        check(&mut batcher, &mut books, &[], &[(A, CHUNK_TOKENS, CHUNK_TOKENS + 3)]);
+        check(&mut batcher, &mut books, &[A], &[]);
         batcher.end(A);
-        check(&mut batcher, Plan::Idle);
+        check(&mut batcher, &mut books, &[], &[]);
     }
 
     #[test]
-    fn a_prompt_and_a_running_reply_take_turns() {
-        let mut batcher = started(&[(A, 1), (B, 2 * CHUNK_TOKENS)]);
-        check(&mut batcher, Plan::Prompt { id: A, tokens: 1 });
-        check(&mut batcher, Plan::Decode(vec![A]));
-        check(&mut batcher, Plan::Prompt { id: B, tokens: CHUNK_TOKENS });
-        check(&mut batcher, Plan::Decode(vec![A]));
-        check(&mut batcher, Plan::Prompt { id: B, tokens: CHUNK_TOKENS });
-        check(&mut batcher, Plan::Decode(vec![A, B]));
+    fn prompts_go_beside_running_replies_in_the_order_they_came() {
+        let (mut batcher, mut books) = joined(&[(A, 1), (B, 290), (C, 5)]);
+        check(&mut batcher, &mut books, &[], &[(A, 0, 1), (B, 0, 290)]);
+        batcher.leave(B);
+        let _ = batcher.join(B);
+        // C came before B now.
+        check(&mut batcher, &mut books, &[A], &[(C, 0, 5)]);
+        batcher.leave(C);
+        // The end of a page, unless that costs too much of the step.
+        check(&mut batcher, &mut books, &[A], &[(B, 0, 100)]);
+        check(&mut batcher, &mut books, &[A], &[(B, 100, 192)]);
+        books.breaks.insert(B, vec![100, 250]);
+        check(&mut batcher, &mut books, &[A], &[(B, 192, 250)]);
+        check(&mut batcher, &mut books, &[A], &[(B, 250, 290)]);
+        check(&mut batcher, &mut books, &[A, B], &[]);
     }
 
     #[test]
     fn a_slow_reader_pauses_only_itself() {
-        let mut batcher = started(&[(A, 1), (B, 1)]);
-        check(&mut batcher, Plan::Prompt { id: A, tokens: 1 });
-        check(&mut batcher, Plan::Decode(vec![A]));
-        check(&mut batcher, Plan::Prompt { id: B, tokens: 1 });
-        assert_eq!(batcher.plan(|id| id == B), Plan::Decode(vec![B]));
-        assert_eq!(batcher.plan(|_| false), Plan::Idle);
+        let (mut batcher, mut books) = joined(&[(A, 1), (B, 1)]);
+        check(&mut batcher, &mut books, &[], &[(A, 0, 1), (B, 0, 1)]);
+        books.slow.insert(A);
+        check(&mut batcher, &mut books, &[B], &[]);
+        books.slow.insert(B);
+        check(&mut batcher, &mut books, &[], &[]);
+        batcher.step_back(A);
+        let _ = batcher.join(C);
+        books.prompts.insert(C, 2);
+        check(&mut batcher, &mut books, &[], &[(C, 0, 2)]);
     }
 
     #[test]
-    fn the_line_is_bounded_and_in_order() {
-        let mut batcher = Batcher::default();
-        for id in 0..WAITING_MAX as u64 {
-            assert!(batcher.join(RequestId(id)));
-        }
-        assert!(!batcher.join(RequestId(u64::MAX)));
-        batcher.leave(RequestId(0));
-        for id in 1..=RUNNING_MAX as u64 {
-            assert_eq!(batcher.admit(), Some(RequestId(id)));
-            batcher.start(RequestId(id), 1);
-        }
-        assert_eq!(batcher.admit(), None);
+    fn who_needs_room_is_not_overtaken_and_who_follows_is() {
+        let (mut batcher, mut books) = joined(&[(A, 1), (B, 1), (C, 1)]);
+        books.later.insert(A);
+        books.no_room.insert(B);
+        check(&mut batcher, &mut books, &[], &[]);
+        books.no_room.clear();
+        check(&mut batcher, &mut books, &[], &[(B, 0, 1), (C, 0, 1)]);
+        batcher.leave(B);
+        books.later.clear();
+        check(&mut batcher, &mut books, &[C], &[(A, 0, 1)]);
+        check(&mut batcher, &mut books, &[A, C], &[]);
+    }
+
+    #[test]
+    fn the_line_and_the_running_are_bounded() {
+        let (mut batcher, mut books) = joined(&[(A, 1), (B, 1), (C, 1)]);
+        assert!(!batcher.join(RequestId(4)));
+        check(&mut batcher, &mut books, &[], &[(A, 0, 1), (B, 0, 1)]);
+        check(&mut batcher, &mut books, &[A, B], &[]);
+        batcher.step_back(A);
+        check(&mut batcher, &mut books, &[B], &[(A, 0, 1)]);
     }
 }

@@ -30,8 +30,10 @@ pub(crate) trait Executor {
     fn close(&mut self, slot: Self::Slot);
     /// Tokens that the slot remembers, those of steps under way included.
     fn length(&self, slot: Self::Slot) -> usize;
-    /// Forgets all but the first `length` tokens. Only where [`Executor::can_rewind`].
+    #[allow(dead_code)] // For drafts that are not accepted; they come next.
+    /// Forgets all but the first `length` tokens; anywhere where [`Executor::can_rewind`].
     fn rewind(&mut self, slot: Self::Slot, length: usize);
+    #[allow(dead_code)] // As above.
     /// Another slot that remembers the first `length` tokens of this one.
     fn fork(&mut self, slot: Self::Slot, length: usize) -> Self::Slot;
 
@@ -47,6 +49,7 @@ pub(crate) trait Executor {
     fn hold(&mut self, page: Self::Page);
     fn release(&mut self, page: Self::Page);
     /// Layers with a sliding window: this holder gives up their part of the page, the rest stays.
+    #[allow(dead_code)] // Until eviction counts windows by themselves.
     fn release_window(&mut self, page: Self::Page);
     /// A slot that begins with the first `length` tokens of `pages`, which are all shared.
     fn open_on(
@@ -64,7 +67,8 @@ pub(crate) trait Executor {
     ) -> bool;
     /// The recurrent state as of the slot's length; none where the model has none.
     fn state(&self, slot: Self::Slot) -> Option<Self::State>;
-    /// False with recurrent layers: there only `open_on` with a state goes back.
+    #[allow(dead_code)] // As above.
+    /// Whether a slot can go back to any length: not with windows or recurrent layers.
     fn can_rewind(&self) -> bool;
 
     /// Starts a step. If it fails, all slots remember what they did before.
@@ -117,7 +121,19 @@ pub(crate) struct Drawn {
     pub logprob: Option<TokenLogprob>,
 }
 
-impl<Slot> Feed<Slot> {
+impl<Slot: Copy> Feed<Slot> {
+    /// Cuts its tokens in half and gives the second one, if there are two.
+    pub fn split(&mut self) -> Option<Feed<Slot>> {
+        let Input::Tokens(tokens) = &mut self.input else { return None };
+        let half = tokens.len() / 2;
+        // Rows that draw stay together.
+        if half == 0 || self.draws.len() > tokens.len() - half {
+            return None;
+        }
+        let rest = Input::Tokens(tokens.split_off(half));
+        Some(Feed { slot: self.slot, input: rest, draws: std::mem::take(&mut self.draws) })
+    }
+
     pub fn rows(&self) -> usize {
         match &self.input {
             Input::Tokens(tokens) => tokens.len(),

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mlx::Array;
-use models::{Batch, Memory, Model, Slot};
+use models::{Batch, Memory, Model, Page, Slot, State};
 use protocol::{Failure, FailureKind, MemoryReport};
 
 use crate::drawing::Ticket;
@@ -21,7 +21,8 @@ const STEPS_PER_CLEARING: u32 = 256;
 pub(crate) struct Forward {
     model: Box<dyn Model>,
     memory: Memory,
-    pages: Pages,
+    /// For pages and states.
+    budget: usize,
     /// What each slot drew last: a row of that step's tokens.
     last: HashMap<Slot, (Rc<Array>, usize)>,
     steps: u32,
@@ -29,10 +30,10 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
-    pub fn new(model: Box<dyn Model>) -> Forward {
+    /// `budget` is what pages and states may take.
+    pub fn new(model: Box<dyn Model>, budget: usize) -> Forward {
         let memory = model.memory();
-        let (pages, start) = (Pages::default(), Instant::now());
-        Forward { model, memory, pages, last: HashMap::new(), steps: 0, start }
+        Forward { model, memory, budget, last: HashMap::new(), steps: 0, start: Instant::now() }
     }
 
     fn step(&mut self, feeds: &[Feed<Slot>]) -> Result<Ticket<Slot>, Failure> {
@@ -111,19 +112,16 @@ impl Forward {
 
 impl Executor for Forward {
     type Slot = Slot;
-    type Page = u32;
-    type State = NoState;
+    type Page = Page;
+    type State = State;
     type Ticket = Ticket<Slot>;
 
     fn open(&mut self) -> Slot {
-        let slot = self.memory.open();
-        self.pages.give(slot);
-        slot
+        self.memory.open()
     }
 
     fn close(&mut self, slot: Slot) {
         self.last.remove(&slot);
-        self.pages.of_slots.remove(&slot);
         self.memory.close(slot);
     }
 
@@ -137,76 +135,59 @@ impl Executor for Forward {
     }
 
     fn fork(&mut self, slot: Slot, length: usize) -> Slot {
-        let new = self.memory.fork(slot, length);
-        self.pages.give(new);
-        new
+        self.memory.fork(slot, length)
     }
 
     fn page_tokens(&self) -> usize {
-        WHOLE_SEQUENCES
+        self.memory.page_tokens()
     }
 
     fn page_bytes(&self) -> usize {
-        0
+        self.memory.page_bytes()
     }
 
     fn state_bytes(&self) -> usize {
-        0
+        self.memory.state_bytes()
     }
 
     fn budget(&self) -> usize {
-        usize::MAX
+        self.budget
     }
 
     fn pages_in_use(&self) -> usize {
-        self.pages.of_slots.len() + self.pages.held.len()
+        self.memory.pages_in_use()
     }
 
-    fn pages(&self, slot: Slot) -> &[u32] {
-        self.pages.of_slots.get(&slot).map_or(&[], |page| std::slice::from_ref(page))
+    fn pages(&self, slot: Slot) -> &[Page] {
+        self.memory.pages(slot)
     }
 
-    fn hold(&mut self, page: u32) {
-        if let Some((_, count)) = self.pages.held.get_mut(&page) {
-            *count += 1;
-            return;
-        }
-        let owner = self.pages.of_slots.iter().find(|(_, known)| **known == page);
-        let owner = *owner.unwrap_or_else(|| panic!("page {page} lives no more")).0;
-        let copy = self.memory.fork(owner, self.memory.length(owner));
-        self.pages.held.insert(page, (copy, 1));
+    fn hold(&mut self, page: Page) {
+        self.memory.hold(page);
     }
 
-    fn release(&mut self, page: u32) {
-        let Some((copy, count)) = self.pages.held.get_mut(&page) else {
-            panic!("page {page} is not held")
-        };
-        *count -= 1;
-        if *count == 0 {
-            self.memory.close(*copy);
-            self.pages.held.remove(&page);
-        }
+    fn release(&mut self, page: Page) {
+        self.memory.release(page);
     }
 
-    fn release_window(&mut self, _: u32) {}
-
-    fn open_on(&mut self, pages: &[u32], length: usize, _: Option<&NoState>) -> Slot {
-        let Some(page) = pages.first() else { return self.open() };
-        let slot = self.memory.fork(self.pages.held[page].0, length);
-        self.pages.give(slot);
-        slot
+    fn release_window(&mut self, page: Page) {
+        self.memory.release_window(page);
     }
 
-    fn is_resumable(&self, _: &[u32], _: usize, _: Option<&NoState>) -> bool {
-        true
+    fn open_on(&mut self, pages: &[Page], length: usize, state: Option<&State>) -> Slot {
+        self.memory.open_on(pages, length, state)
     }
 
-    fn state(&self, _: Slot) -> Option<NoState> {
-        None
+    fn is_resumable(&self, pages: &[Page], length: usize, state: Option<&State>) -> bool {
+        self.memory.is_resumable(pages, length, state)
+    }
+
+    fn state(&self, slot: Slot) -> Option<State> {
+        self.memory.state(slot)
     }
 
     fn can_rewind(&self) -> bool {
-        true
+        self.memory.can_rewind()
     }
 
     fn dispatch(&mut self, feeds: &[Feed<Slot>]) -> Result<Ticket<Slot>, Failure> {
@@ -245,27 +226,6 @@ impl Executor for Forward {
 
     fn now(&self) -> Duration {
         self.start.elapsed()
-    }
-}
-
-/// Until memory has pages, each slot is one.
-const WHOLE_SEQUENCES: usize = 1 << 20;
-
-#[derive(Default)]
-struct Pages {
-    of_slots: HashMap<Slot, u32>,
-    /// What was held, and how often.
-    held: HashMap<u32, (Slot, usize)>,
-    last: u32,
-}
-
-#[derive(Clone)]
-pub(crate) enum NoState {}
-
-impl Pages {
-    fn give(&mut self, slot: Slot) {
-        self.last += 1;
-        self.of_slots.insert(slot, self.last);
     }
 }
 

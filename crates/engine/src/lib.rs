@@ -6,19 +6,20 @@
 
 mod batcher;
 mod drawing;
-#[allow(dead_code)] // Pages are taken into use with the tree.
 mod executor;
 mod forms;
-#[allow(dead_code)] // As above.
 mod forward;
 mod load;
 pub mod measure;
 mod output;
+mod pace;
+#[cfg(test)]
+mod pocket;
 mod prefix;
+mod room;
 mod sampler;
 mod sampling;
 #[cfg(test)]
-#[allow(dead_code)] // As above.
 mod scripted;
 mod sequence;
 #[cfg(test)]

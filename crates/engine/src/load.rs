@@ -7,7 +7,8 @@ use protocol::{Engine, Failure, FailureKind, LoadModel, LoadedModel, ModelFiles}
 use text::Text;
 
 use crate::forward::Forward;
-use crate::steps::Steps;
+use crate::room;
+use crate::steps::{Settings, Steps};
 
 /// Opens MLX, the tokenizer and the weights. `seed` starts the randomness of requests that name no seed; `progress` is told
 /// (done, all) bytes of weights.
@@ -29,7 +30,7 @@ pub(crate) fn load_for_measuring(
     Ok((loaded, Box::new(steps)))
 }
 
-fn steps(
+pub(crate) fn steps(
     job: &LoadModel,
     seed: u64,
     progress: &mut dyn FnMut(u64, u64),
@@ -61,7 +62,14 @@ fn steps(
         device: mlx::device().to_string(),
         memory_bytes: mlx::memory::active_bytes() as u64,
     };
-    Ok((loaded, Steps::new(Forward::new(model), Rc::new(text), context, seed)))
+    let budget = room::budget_bytes(total as usize, job.memory_bytes_max);
+    let plain = Settings::new(context, seed);
+    let settings = Settings {
+        running_max: job.parallel_max.map_or(plain.running_max, |most| most.max(1) as usize),
+        waiting_max: job.waiting_max.map_or(plain.waiting_max, |most| most as usize),
+        ..plain
+    };
+    Ok((loaded, Steps::new(Forward::new(model, budget), Rc::new(text), settings)))
 }
 
 fn read_files(model: &ModelFiles) -> Result<(String, Weights), Failure> {

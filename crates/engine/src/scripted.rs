@@ -50,7 +50,10 @@ pub(crate) struct ScriptedExecutor {
     /// Tokens computed, and the longest single step.
     pub computed: usize,
     pub longest_step: usize,
-    pub pages_most: usize,
+    /// Slots that were opened.
+    pub opened: usize,
+    /// Between two tokens of one slot.
+    pub longest_gap: Duration,
     /// The step after this many fails, when it is dispatched or when it is read.
     pub fail_after: Option<usize>,
     pub fail_reading_after: Option<usize>,
@@ -63,6 +66,7 @@ struct Slot {
     pages: Vec<ScriptedPage>,
     length: usize,
     drawn: Option<u32>,
+    drawn_at: Option<Duration>,
     state: Summary,
     /// Pages of which the windows were given up already.
     left_behind: usize,
@@ -194,7 +198,8 @@ impl ScriptedExecutor {
             busy_until: Duration::ZERO,
             computed: 0,
             longest_step: 0,
-            pages_most: 0,
+            opened: 0,
+            longest_gap: Duration::ZERO,
             fail_after: None,
             fail_reading_after: None,
             rows_max: None,
@@ -284,7 +289,6 @@ impl ScriptedExecutor {
         } else {
             self.pages[index] = data;
         }
-        self.pages_most = self.pages_most.max(self.pages_in_use());
         assert!(
             self.pages_in_use() <= self.script.budget_pages,
             "more pages than there is room for"
@@ -353,6 +357,10 @@ impl ScriptedExecutor {
         }
         if !drawn.is_empty() {
             ticket.drawn.push(drawn);
+            let slot = self.slots.get_mut(&feed.slot).unwrap();
+            let gap = slot.drawn_at.map_or(Duration::ZERO, |before| ticket.done - before);
+            slot.drawn_at = Some(ticket.done);
+            self.longest_gap = self.longest_gap.max(gap);
         }
     }
 }
@@ -378,6 +386,7 @@ impl Executor for ScriptedExecutor {
     type Ticket = ScriptedTicket;
 
     fn open(&mut self) -> usize {
+        self.opened += 1;
         self.next_slot += 1;
         self.slots.insert(self.next_slot, Slot::default());
         self.next_slot
@@ -468,7 +477,8 @@ impl Executor for ScriptedExecutor {
         }
         let slot = self.open();
         let state = state.copied().unwrap_or_default();
-        let at = Slot { pages: pages.to_vec(), length, drawn: None, state, left_behind: behind };
+        let pages = pages.to_vec();
+        let at = Slot { pages, length, state, left_behind: behind, ..Slot::default() };
         self.slots.insert(slot, at);
         slot
     }

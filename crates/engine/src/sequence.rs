@@ -5,21 +5,29 @@ use std::time::Instant;
 use protocol::{FinishReason, Options, Usage};
 use text::constraint::Constraint;
 
+use crate::executor::Executor;
 use crate::output::Output;
+use crate::prefix::NodeId;
 use crate::sampling::{Edits, Sampling, Window};
 
-pub(crate) struct Sequence<Slot> {
+pub(crate) struct Sequence<E: Executor> {
     /// The prompt, then what was generated and read; never an end token.
     pub tokens: Vec<u32>,
     pub prompt_tokens: usize,
     /// How many of the prompt's tokens were found in a cache.
     pub cached_tokens: usize,
-    /// Its place in the model's memory, once it was admitted.
-    pub slot: Option<Slot>,
+    /// Its place in the model's memory, while it has one.
+    pub place: Option<Place<E>>,
     /// Draws that were dispatched; those read are `generated_tokens()`.
     pub draws: u64,
     /// Upper limit of `draws`.
     pub draws_max: u64,
+    /// Whether it says itself how long it may become; the context is no such word.
+    pub is_open_ended: bool,
+    /// Where chunks of its tokens should end, because a state is kept there.
+    pub breaks: Vec<usize>,
+    /// How often it had to begin anew because a step failed.
+    pub failures: u32,
     pub sampling: Sampling,
     /// What penalties look at; none where there are none.
     pub window: Option<Window>,
@@ -30,13 +38,39 @@ pub(crate) struct Sequence<Slot> {
     pub clock: Clock,
 }
 
+pub(crate) struct Place<E: Executor> {
+    pub slot: E::Slot,
+    /// The nodes of the prefix tree it stands on: its first whole pages.
+    pub nodes: Vec<NodeId>,
+    /// Pages that it may have, those it has included.
+    pub reserved_pages: usize,
+    /// Pages that it has for good; a page that others have too may still have to be copied.
+    pub own_pages: usize,
+    /// Recurrent states that wait for their page to be in the tree, by length.
+    pub states: Vec<(usize, E::State)>,
+    /// Where the last one was kept.
+    pub state_at: usize,
+}
+
 /// When what happened.
 pub(crate) struct Clock {
     pub admitted: Instant,
     pub first_token: Option<Instant>,
 }
 
-impl<Slot: Copy> Sequence<Slot> {
+impl<E: Executor> Sequence<E> {
+    /// Tokens that it may come to have in memory.
+    pub fn tokens_max(&self) -> usize {
+        self.prompt_tokens + self.draws_max as usize
+    }
+
+    /// A chunk of its tokens should end here, because a state is kept.
+    pub fn add_break(&mut self, at: usize) {
+        if let Err(index) = self.breaks.binary_search(&at) {
+            self.breaks.insert(index, at);
+        }
+    }
+
     pub fn generated_tokens(&self) -> usize {
         self.tokens.len() - self.prompt_tokens
     }
@@ -50,6 +84,11 @@ impl<Slot: Copy> Sequence<Slot> {
     pub fn edits(&mut self) -> text::Result<Edits> {
         let mask = self.constraint.as_mut().map(Constraint::mask).transpose()?;
         Ok(self.sampling.edits(self.window.as_ref(), mask))
+    }
+
+    /// What was dispatched and not read comes to nothing.
+    pub fn forget_draws(&mut self) {
+        self.draws = self.generated_tokens() as u64;
     }
 
     /// Takes a token that was drawn; the reply's form, if it has one, may refuse it.

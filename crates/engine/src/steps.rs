@@ -2,13 +2,17 @@
 //! readers what came of the step before.
 //!
 //! While a decoding step is under way the one before it is read; so a sequence may be fed a token that turns out to be its
-//! last. That row is wasted, and its slot is rewound before anybody sees it. A sequence whose reply has a form is computed
-//! as early as the others; only its draw waits until the token before it is read and tells what may follow.
-//! Invariants: every request gets exactly one last event; a slot belongs to one sequence or to the prefix cache.
+//! last. That row is wasted, and nobody is told of it. A sequence whose reply has a form is computed as early as the
+//! others; only its draw waits until the token before it is read and tells what may follow.
+//! Invariants: every request gets exactly one last event; a slot belongs to one sequence; pages are in the tree as soon as
+//! a step that fills them is under way, and leave it if that step fails.
+
+mod accept;
+mod starts;
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::{
     Delta, Engine, Event, Failure, FailureKind, FinishReason, MemoryReport, Outbox, Request,
@@ -16,13 +20,15 @@ use protocol::{
 };
 use text::Text;
 
-use crate::batcher::{Batcher, Plan};
+use crate::batcher::{Batcher, Chunk, Limits, Plan, RUNNING_MAX, WAITING_MAX};
 use crate::executor::{Draw, Drawn, Executor, Feed, Input};
-use crate::forms::{self, Forms};
-use crate::output::{Output, Progress};
-use crate::prefix::PrefixCache;
-use crate::sampling::{Edits, Sampling};
-use crate::sequence::{self, Clock, Sequence};
+use crate::forms::Forms;
+use crate::output::Progress;
+use crate::pace::Pace;
+use crate::prefix::Tree;
+use crate::sampling::Edits;
+use crate::sequence::Sequence;
+use starts::Door;
 
 pub(crate) struct Steps<E: Executor> {
     executor: E,
@@ -30,21 +36,46 @@ pub(crate) struct Steps<E: Executor> {
     forms: Forms,
     context_tokens_max: usize,
     batcher: Batcher,
-    prefixes: PrefixCache<E::Slot>,
-    sequences: HashMap<RequestId, Sequence<E::Slot>>,
-    under_way: Option<UnderWay<E::Ticket>>,
+    pace: Pace,
+    tree: Tree<E::Page, E::State>,
+    sequences: HashMap<RequestId, Sequence<E>>,
+    /// One step; where memory was short, in several parts one after the other.
+    under_way: Vec<Part<E::Ticket>>,
+    /// When the last one was read.
+    read_at: Duration,
     /// Seeds of requests that name none.
     seeds: u64,
     /// Tokens that end a reply.
     ends: Vec<u32>,
 }
 
-struct UnderWay<Ticket> {
+struct Part<Ticket> {
     ticket: Ticket,
-    /// Who draws, in the order of the feeds.
+    members: Vec<RequestId>,
+    /// Of those, who draws, in the order of the feeds.
     drawing: Vec<RequestId>,
     /// Of those, who draws late.
     late: Vec<RequestId>,
+    prompt_rows: usize,
+    since: Duration,
+}
+
+/// What the loop is told about its surroundings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub context_tokens_max: usize,
+    pub running_max: usize,
+    pub waiting_max: usize,
+    /// Starts the randomness of requests that name no seed.
+    pub seed: u64,
+}
+
+type Member<E> = (RequestId, Feed<<E as Executor>::Slot>);
+
+impl Settings {
+    pub fn new(context_tokens_max: usize, seed: u64) -> Settings {
+        Settings { context_tokens_max, running_max: RUNNING_MAX, waiting_max: WAITING_MAX, seed }
+    }
 }
 
 impl<E: Executor> Engine for Steps<E> {
@@ -58,21 +89,24 @@ impl<E: Executor> Engine for Steps<E> {
     }
 
     fn cancel(&mut self, id: RequestId) {
-        self.retire(id);
+        self.retire(id, None);
     }
 
     fn step(&mut self, out: &mut dyn Outbox) -> Work {
-        self.admit();
-        let plan = self.batcher.plan(|id| out.ready(id));
-        let idle = plan == Plan::Idle;
+        self.grow();
+        let plan = self.plan(out);
+        let idle = plan.is_empty();
+        // Whoever ends now may make room for one in line.
+        let ends = !self.under_way.is_empty() && self.batcher.line().next().is_some();
         // A prompt's chunk takes long: whoever waits for a token gets it first.
-        if !matches!(plan, Plan::Decode(_)) {
+        if plan.decode.is_empty() {
             self.read(out);
         }
         let next = self.dispatch(plan, out);
-        self.read(out);
-        self.under_way = next.and_then(|step| self.draw(step, out));
-        if idle && self.under_way.is_none() { Work::Idle } else { Work::More }
+        if self.read(out) {
+            self.under_way = self.draw(next, out);
+        }
+        if idle && self.under_way.is_empty() && !ends { Work::Idle } else { Work::More }
     }
 
     fn memory(&self) -> MemoryReport {
@@ -81,19 +115,28 @@ impl<E: Executor> Engine for Steps<E> {
 }
 
 impl<E: Executor> Steps<E> {
-    pub fn new(executor: E, text: Rc<Text>, context_tokens_max: usize, seed: u64) -> Steps<E> {
-        let text_ends = text.ends().to_vec();
+    pub fn new(executor: E, text: Rc<Text>, settings: Settings) -> Steps<E> {
+        let forms = Forms::new(&text);
+        Steps::with_forms(executor, text, forms, settings)
+    }
+
+    pub fn with_forms(executor: E, text: Rc<Text>, forms: Forms, settings: Settings) -> Steps<E> {
+        let ends = text.ends().to_vec();
+        let page_tokens = executor.page_tokens();
+        let Settings { context_tokens_max, running_max, waiting_max, seed } = settings;
         Steps {
             executor,
-            forms: Forms::new(&text),
+            forms,
             text,
             context_tokens_max,
-            batcher: Batcher::default(),
-            prefixes: PrefixCache::new(),
+            batcher: Batcher::new(Limits { running_max, waiting_max, page_tokens }),
+            pace: Pace::default(),
+            tree: Tree::new(page_tokens),
             sequences: HashMap::new(),
-            under_way: None,
+            under_way: Vec::new(),
+            read_at: Duration::ZERO,
             seeds: seed,
-            ends: text_ends,
+            ends,
         }
     }
 
@@ -102,120 +145,159 @@ impl<E: Executor> Steps<E> {
         self.ends.clear();
     }
 
-    #[cfg(test)]
-    pub fn sequences_open(&self) -> usize {
-        self.sequences.len()
-    }
-
-    #[cfg(test)]
-    pub fn slots_cached(&self) -> usize {
-        self.prefixes.len()
-    }
-
-    #[cfg(test)]
-    pub fn executor(&self) -> &E {
-        &self.executor
-    }
-
-    /// Puts a request in line, or answers it at once.
-    fn accept(&mut self, request: Request) -> Result<Option<Event>, Failure> {
-        let request = forms::without_forbidden_tools(request);
-        let prompt = self.text.render(&request.input, &request.think)?;
-        if request.render_only {
-            return Ok(Some(Event::Rendered { prompt, images: 0 }));
+    fn plan(&mut self, out: &dyn Outbox) -> Plan {
+        let rows = self.pace.rows_beside();
+        let Steps { executor, tree, sequences, batcher, .. } = self;
+        let mut plan = batcher.plan(rows, &mut Door { executor, tree, sequences, out });
+        while plan.is_empty()
+            && self.under_way.is_empty()
+            && self.batcher.line().any(|id| out.ready(id))
+        {
+            // Somebody whose reader is slow has the room that others wait for.
+            let mut latest = self.batcher.latest();
+            let Some(slow) = latest.find(|id| !out.ready(*id)) else { break };
+            drop(latest);
+            self.step_back(slow);
+            let Steps { executor, tree, sequences, batcher, .. } = self;
+            plan = batcher.plan(rows, &mut Door { executor, tree, sequences, out });
         }
-        refuse_what_is_missing(&request)?;
-        let tokens = self.text.encode_prompt(&prompt, self.text.prompt_kind(&request.input))?;
-        let context = sequence::context_tokens(&request.options, self.context_tokens_max);
-        check_length(tokens.len(), context)?;
-        let parser = self.text.parser(&request.input, &request.think, &prompt);
-        let constraint = self.forms.constraint(&request, &prompt, &parser)?;
-        if !self.batcher.join(request.id) {
-            return Err(Failure::new(FailureKind::Busy, "too many requests wait for this model")
-                .hint("try again later"));
-        }
-        self.seeds = self.seeds.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let sampling = Sampling::new(&request.options, self.seeds, context);
-        let sequence = Sequence {
-            prompt_tokens: tokens.len(),
-            draws_max: sequence::draws_max(&request.options, tokens.len(), context),
-            window: sampling.window(&tokens),
-            tokens,
-            cached_tokens: 0,
-            slot: None,
-            draws: 0,
-            sampling,
-            logprobs: request.logprobs,
-            output: Output::new(&self.text, request.options.stop.unwrap_or_default(), parser),
-            constraint,
-            clock: Clock { admitted: Instant::now(), first_token: None },
-        };
-        self.sequences.insert(request.id, sequence);
-        Ok(None)
-    }
-
-    /// Gives a slot to whoever is next in line.
-    fn admit(&mut self) {
-        while let Some(id) = self.batcher.admit() {
-            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
-            let (slot, cached) = self.prefixes.take(&sequence.tokens, &mut self.executor);
-            sequence.slot = Some(slot);
-            sequence.cached_tokens = cached;
-            sequence.clock.admitted = Instant::now();
-            self.batcher.start(id, sequence.prompt_tokens - cached);
-        }
+        plan
     }
 
     /// Starts the planned step; whoever cannot be computed is told so.
-    fn dispatch(&mut self, plan: Plan, out: &mut dyn Outbox) -> Option<UnderWay<E::Ticket>> {
-        let (members, feeds) = match plan {
-            Plan::Idle => return None,
-            Plan::Prompt { id, tokens } => (vec![id], vec![self.prompt_feed(id, tokens)?]),
-            Plan::Decode(ids) => {
-                let feeds = ids.iter().filter_map(|id| self.decode_feed(*id)).collect();
-                (ids, feeds)
+    fn dispatch(&mut self, plan: Plan, out: &mut dyn Outbox) -> Vec<Part<E::Ticket>> {
+        let decode = plan.decode.iter().filter_map(|id| self.decode_feed(*id));
+        let mut members: Vec<Member<E>> = decode.collect();
+        members.extend(plan.prompts.iter().filter_map(|chunk| self.prompt_feed(*chunk)));
+        let mut parts = Vec::new();
+        if !members.is_empty() {
+            self.make_room(members.iter().map(|member| self.new_pages(member)).sum());
+            self.attempt(members, true, &mut parts, out);
+        }
+        parts
+    }
+
+    /// Where memory is short the members go one half after the other, at last row by row.
+    fn attempt(
+        &mut self,
+        mut members: Vec<Member<E>>,
+        is_first: bool,
+        parts: &mut Vec<Part<E::Ticket>>,
+        out: &mut dyn Outbox,
+    ) {
+        let feeds: Vec<Feed<E::Slot>> = members.iter().map(|(_, feed)| feed.clone()).collect();
+        let since = self.executor.now();
+        let failure = match self.executor.dispatch(&feeds) {
+            Ok(ticket) => return parts.push(self.part(ticket, &members, since)),
+            Err(failure) => failure,
+        };
+        let ids: Vec<RequestId> = members.iter().map(|(id, _)| *id).collect();
+        if failure.kind != FailureKind::NoRoom {
+            return self.fail(&ids, &failure, out);
+        }
+        tracing::warn!(sequences = ids.len(), "a step had no room");
+        while self.tree.evict(&mut self.executor) {}
+        if is_first {
+            return self.attempt(members, false, parts, out);
+        }
+        let half = match &mut members[..] {
+            [(id, feed)] => feed.split().map(|rest| vec![(*id, rest)]),
+            many => {
+                let half = many.len() / 2;
+                Some(members.split_off(half))
             }
         };
-        let drawing: Vec<RequestId> = members
-            .iter()
-            .zip(&feeds)
-            .filter(|(_, feed)| !feed.draws.is_empty())
-            .map(|(id, _)| *id)
-            .collect();
-        let is_late = |(_, feed): &(&RequestId, &Feed<E::Slot>)| feed.draws.iter().any(|d| d.late);
-        let late = members.iter().zip(&feeds).filter(is_late).map(|(id, _)| *id).collect();
-        match self.executor.dispatch(&feeds) {
-            Ok(ticket) => {
-                drawing.iter().for_each(|id| self.count_draw(*id));
-                Some(UnderWay { ticket, drawing, late })
+        let Some(rest) = half else { return self.fail(&ids, &failure, out) };
+        self.attempt(members, false, parts, out);
+        let rest: Vec<_> =
+            rest.into_iter().filter(|(id, _)| self.sequences.contains_key(id)).collect();
+        if !rest.is_empty() {
+            self.attempt(rest, false, parts, out);
+        }
+    }
+
+    /// A step that was started.
+    fn part(
+        &mut self,
+        ticket: E::Ticket,
+        members: &[Member<E>],
+        since: Duration,
+    ) -> Part<E::Ticket> {
+        let mut prompt_rows = 0;
+        for (id, feed) in members {
+            if let Some(sequence) = self.sequences.get_mut(id)
+                && let Some(place) = &mut sequence.place
+            {
+                place.own_pages = self.executor.pages(place.slot).len();
             }
-            Err(failure) => {
-                self.fail(&members, &failure, out);
-                None
+            if let Input::Tokens(tokens) = &feed.input {
+                prompt_rows += tokens.len();
+                self.note_state(*id);
+                self.keep(*id);
             }
+            self.count_draws(*id, feed.draws.len() as u64);
+        }
+        let drawing = members.iter().filter(|(_, feed)| !feed.draws.is_empty());
+        let drawing: Vec<RequestId> = drawing.map(|(id, _)| *id).collect();
+        if drawing.is_empty() {
+            // It is computed already.
+            self.pace.took(prompt_rows, self.executor.now().saturating_sub(since));
+            prompt_rows = 0;
+        }
+        let late = members.iter().filter(|(_, feed)| feed.draws.iter().any(|draw| draw.late));
+        let late = late.map(|(id, _)| *id).collect();
+        let members = members.iter().map(|(id, _)| *id).collect();
+        Part { ticket, members, drawing, late, prompt_rows, since }
+    }
+
+    fn prompt_feed(&self, chunk: Chunk) -> Option<Member<E>> {
+        let sequence = self.sequences.get(&chunk.id)?;
+        let slot = sequence.place.as_ref()?.slot;
+        let draws = chunk.is_last.then(|| draw(sequence)).into_iter().collect();
+        let input = Input::Tokens(sequence.tokens[chunk.from..chunk.to].to_vec());
+        Some((chunk.id, Feed { slot, input, draws }))
+    }
+
+    fn decode_feed(&self, id: RequestId) -> Option<Member<E>> {
+        let sequence = self.sequences.get(&id)?;
+        let slot = sequence.place.as_ref()?.slot;
+        Some((id, Feed { slot, input: Input::Previous, draws: vec![draw(sequence)] }))
+    }
+
+    /// Pages that this step adds.
+    fn new_pages(&self, (id, feed): &Member<E>) -> usize {
+        let place = self.sequences.get(id).and_then(|sequence| sequence.place.as_ref());
+        let own = place.map_or(0, |place| place.own_pages);
+        let tokens = self.executor.length(feed.slot) + feed.rows();
+        tokens.div_ceil(self.executor.page_tokens()).saturating_sub(own)
+    }
+
+    fn count_draws(&mut self, id: RequestId, draws: u64) {
+        let Some(sequence) = self.sequences.get_mut(&id) else { return };
+        sequence.draws += draws;
+        if sequence.draws >= sequence.draws_max {
+            self.batcher.end(id);
         }
     }
 
     /// Draws for those that had to wait for the token before. The device computes meanwhile.
     fn draw(
         &mut self,
-        mut step: UnderWay<E::Ticket>,
+        mut parts: Vec<Part<E::Ticket>>,
         out: &mut dyn Outbox,
-    ) -> Option<UnderWay<E::Ticket>> {
-        if step.late.is_empty() {
-            return Some(step);
-        }
-        let edits: Vec<Edits> = step.late.iter().map(|id| self.edits(*id, out)).collect();
-        match self.executor.draw(&mut step.ticket, &edits) {
-            Ok(()) => Some(step),
-            Err(failure) => {
-                self.fail(&step.drawing, &failure, out);
-                None
+    ) -> Vec<Part<E::Ticket>> {
+        for part in parts.iter_mut().filter(|part| !part.late.is_empty()) {
+            let edits: Vec<Edits> = part.late.iter().map(|id| self.edits(*id, out)).collect();
+            if let Err(failure) = self.executor.draw(&mut part.ticket, &edits) {
+                let members = std::mem::take(&mut part.members);
+                self.lose(&members, &failure, out);
+                return Vec::new();
             }
         }
+        parts
     }
 
-    /// None for who has left in the meantime, or has to.
+    /// Nothing for who has left in the meantime, or has to.
     fn edits(&mut self, id: RequestId, out: &mut dyn Outbox) -> Edits {
         match self.sequences.get_mut(&id).map(Sequence::edits) {
             Some(Ok(edits)) => edits,
@@ -229,45 +311,30 @@ impl<E: Executor> Steps<E> {
 
     /// Its form leads nowhere; what is computed is right all the same.
     fn give_up(&mut self, id: RequestId, error: text::Error, out: &mut dyn Outbox) {
-        if self.retire(id).is_some() {
+        if self.retire(id, None).is_some() {
             out.send(id, Event::Failed(error.into()));
         }
     }
 
-    fn prompt_feed(&mut self, id: RequestId, tokens: usize) -> Option<Feed<E::Slot>> {
-        let sequence = self.sequences.get(&id)?;
-        let slot = sequence.slot?;
-        let from = self.executor.length(slot);
-        let to = from + tokens;
-        let draws = (to == sequence.prompt_tokens).then(|| draw(sequence)).into_iter().collect();
-        Some(Feed { slot, input: Input::Tokens(sequence.tokens[from..to].to_vec()), draws })
-    }
-
-    fn decode_feed(&self, id: RequestId) -> Option<Feed<E::Slot>> {
-        let sequence = self.sequences.get(&id)?;
-        Some(Feed { slot: sequence.slot?, input: Input::Previous, draws: vec![draw(sequence)] })
-    }
-
-    fn count_draw(&mut self, id: RequestId) {
-        if let Some(sequence) = self.sequences.get_mut(&id) {
-            sequence.draws += 1;
-            if sequence.draws >= sequence.draws_max {
-                self.batcher.end(id);
-            }
-        }
-    }
-
-    /// Waits for the step under way and tells the readers.
-    fn read(&mut self, out: &mut dyn Outbox) {
-        let Some(UnderWay { ticket, drawing, .. }) = self.under_way.take() else { return };
-        match self.executor.collect(ticket) {
-            Ok(drawn) => {
-                for (id, drawn) in drawing.into_iter().zip(drawn) {
-                    drawn.into_iter().for_each(|drawn| self.tell(id, drawn, out));
+    /// Waits for the step under way and tells the readers; false if the device lost it, and with it all that came after.
+    fn read(&mut self, out: &mut dyn Outbox) -> bool {
+        for part in std::mem::take(&mut self.under_way) {
+            let Part { ticket, members, drawing, prompt_rows, since, .. } = part;
+            let drawn = match self.executor.collect(ticket) {
+                Ok(drawn) => drawn,
+                Err(failure) => {
+                    self.lose(&members, &failure, out);
+                    return false;
                 }
+            };
+            let now = self.executor.now();
+            self.pace.took(prompt_rows, now.saturating_sub(since.max(self.read_at)));
+            self.read_at = now;
+            for (id, drawn) in drawing.into_iter().zip(drawn) {
+                drawn.into_iter().for_each(|drawn| self.tell(id, drawn, out));
             }
-            Err(failure) => self.fail(&drawing, &failure, out),
         }
+        true
     }
 
     fn tell(&mut self, id: RequestId, drawn: Drawn, out: &mut dyn Outbox) {
@@ -281,7 +348,8 @@ impl<E: Executor> Steps<E> {
         }
         if self.ends.contains(&drawn.token) {
             let delta = sequence.output.finish();
-            return self.finish(id, delta, FinishReason::Stop, None, out);
+            let ending = Ending { reason: FinishReason::Stop, stop: None, end: Some(drawn.token) };
+            return self.finish(id, delta, ending, out);
         }
         if let Err(error) = sequence.follow(drawn.token) {
             return self.give_up(id, error, out);
@@ -290,59 +358,107 @@ impl<E: Executor> Steps<E> {
         let full = sequence.generated_tokens() as u64 >= sequence.draws_max;
         match sequence.output.push(drawn) {
             Progress::Stopped { delta, stop } => {
-                self.finish(id, delta, FinishReason::Stop, Some(stop), out)
+                let ending = Ending { reason: FinishReason::Stop, stop: Some(stop), end: None };
+                self.finish(id, delta, ending, out);
             }
             Progress::Text(mut delta) if complete || full => {
                 append(&mut delta, sequence.output.finish());
                 let reason = if complete { FinishReason::Stop } else { FinishReason::Length };
-                self.finish(id, delta, reason, None, out);
+                self.finish(id, delta, Ending { reason, stop: None, end: None }, out);
             }
-            Progress::Text(delta) => send_text(id, delta, out),
+            Progress::Text(delta) => {
+                self.keep(id);
+                send_text(id, delta, out);
+            }
         }
     }
 
-    fn finish(
-        &mut self,
-        id: RequestId,
-        delta: Delta,
-        reason: FinishReason,
-        stop: Option<String>,
-        out: &mut dyn Outbox,
-    ) {
+    fn finish(&mut self, id: RequestId, delta: Delta, ending: Ending, out: &mut dyn Outbox) {
         send_text(id, delta, out);
-        let Some(sequence) = self.retire(id) else { return };
-        out.send(id, Event::Finished(sequence.usage(reason, stop)));
+        let Some(sequence) = self.retire(id, ending.end) else { return };
+        out.send(id, Event::Finished(sequence.usage(ending.reason, ending.stop)));
     }
 
     /// Takes a sequence out; what it computed stays for others.
-    fn retire(&mut self, id: RequestId) -> Option<Sequence<E::Slot>> {
+    fn retire(&mut self, id: RequestId, end: Option<u32>) -> Option<Sequence<E>> {
         self.batcher.leave(id);
-        let sequence = self.sequences.remove(&id)?;
-        if let Some(slot) = sequence.slot {
-            let known = self.executor.length(slot).min(sequence.tokens.len());
-            self.executor.rewind(slot, known);
-            self.prefixes.give(sequence.tokens[..known].to_vec(), slot, &mut self.executor);
-        }
+        let mut sequence = self.sequences.remove(&id)?;
+        self.give_up_place(&mut sequence, end);
         Some(sequence)
     }
 
-    /// What these sequences hold cannot be trusted: it goes, and so does what nobody uses.
+    /// These sequences are told that they failed.
     fn fail(&mut self, ids: &[RequestId], failure: &Failure, out: &mut dyn Outbox) {
         for id in ids {
             self.batcher.leave(*id);
-            let Some(sequence) = self.sequences.remove(id) else { continue };
-            if let Some(slot) = sequence.slot {
-                self.executor.close(slot);
+            self.drop_place(*id);
+            if self.sequences.remove(id).is_some() {
+                out.send(*id, Event::Failed(failure.clone()));
             }
-            out.send(*id, Event::Failed(failure.clone()));
         }
-        if failure.kind == FailureKind::NoRoom {
-            while self.prefixes.evict(&mut self.executor) {}
+    }
+
+    /// A step of these sequences came to nothing when it was read. Nothing in memory is trusted any more: all begin anew
+    /// from what they know, and these for the last time; where memory was not the reason, not even once.
+    fn lose(&mut self, ids: &[RequestId], failure: &Failure, out: &mut dyn Outbox) {
+        tracing::warn!(%failure, sequences = ids.len(), "a step was lost");
+        self.under_way.clear();
+        let places: Vec<RequestId> = self.batcher.latest().collect();
+        for id in places {
+            self.batcher.step_back(id);
+            self.drop_place(id);
         }
+        self.sequences.values_mut().for_each(Sequence::forget_draws);
+        self.tree.clear(&mut self.executor);
+        for id in ids {
+            let Some(sequence) = self.sequences.get_mut(id) else { continue };
+            sequence.failures += 1;
+            if sequence.failures > 1 || failure.kind != FailureKind::NoRoom {
+                self.fail(&[*id], failure, out);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub fn sequences_open(&self) -> usize {
+        self.sequences.len()
+    }
+
+    #[cfg(test)]
+    pub fn tree(&self) -> &Tree<E::Page, E::State> {
+        &self.tree
+    }
+
+    #[cfg(test)]
+    pub fn executor(&self) -> &E {
+        &self.executor
+    }
+
+    #[cfg(test)]
+    pub fn executor_mut(&mut self) -> &mut E {
+        &mut self.executor
+    }
+
+    #[cfg(test)]
+    pub fn into_forms(self) -> Forms {
+        self.forms
+    }
+
+    #[cfg(test)]
+    pub fn evict_all(&mut self) {
+        while self.tree.evict(&mut self.executor) {}
     }
 }
 
-fn draw<Slot: Copy>(sequence: &Sequence<Slot>) -> Draw {
+/// How a reply ended.
+struct Ending {
+    reason: FinishReason,
+    stop: Option<String>,
+    /// The token that ended it, if one did.
+    end: Option<u32>,
+}
+
+fn draw<E: Executor>(sequence: &Sequence<E>) -> Draw {
     Draw {
         sampling: sequence.sampling.clone(),
         index: sequence.draws,
@@ -363,32 +479,4 @@ fn append(delta: &mut Delta, rest: Delta) {
     delta.content.push_str(&rest.content);
     delta.tool_calls.extend(rest.tool_calls);
     delta.logprobs.extend(rest.logprobs);
-}
-
-fn check_length(prompt_tokens: usize, context_tokens: usize) -> Result<(), Failure> {
-    if prompt_tokens == 0 {
-        return Err(Failure::invalid("empty prompt"));
-    }
-    if prompt_tokens >= context_tokens {
-        return Err(Failure::invalid(format!(
-            "input length ({prompt_tokens} tokens) exceeds the model's maximum context length ({context_tokens} tokens)"
-        ))
-        .hint("shorten the prompt, or raise `num_ctx` if the model allows it"));
-    }
-    Ok(())
-}
-
-/// A wish that would be ignored is refused instead.
-fn refuse_what_is_missing(request: &Request) -> Result<(), Failure> {
-    let unsupported =
-        |what: &str, hint: &str| Err(Failure::new(FailureKind::Unsupported, what).hint(hint));
-    if let protocol::Input::Chat { messages, .. } = &request.input
-        && messages.iter().any(|message| !message.images.is_empty())
-    {
-        return unsupported(
-            "this model does not support image input",
-            "send text only, or use a vision model",
-        );
-    }
-    Ok(())
 }

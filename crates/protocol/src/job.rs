@@ -31,6 +31,15 @@ pub struct LoadModel {
     pub context_tokens_max: Option<u32>,
     #[serde(default)]
     pub threads: Option<u32>,
+    /// Sequences at once; `None`: as many as there is memory for, up to a limit of the engine's own.
+    #[serde(default)]
+    pub parallel_max: Option<u32>,
+    /// Requests in line behind them; `None`: a limit of the engine's own.
+    #[serde(default)]
+    pub waiting_max: Option<u32>,
+    /// What the runner may take, weights included; `None`: what the device has.
+    #[serde(default)]
+    pub memory_bytes_max: Option<u64>,
 }
 
 /// What a runner says about itself when the model is ready.

@@ -15,7 +15,7 @@ pub struct Config {
     pub queue_max: usize,
     /// How long a load may go without any progress; `None` waits for ever.
     pub load_timeout: Option<Duration>,
-    /// Sequences per model; kept for later.
+    /// Sequences per model that run at once; `None`: as many as there is memory for.
     pub parallel_max: Option<u32>,
     /// The context of requests that name none; `None`: the model's own.
     pub context_tokens: Option<u32>,

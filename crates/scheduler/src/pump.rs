@@ -216,8 +216,15 @@ impl Inner {
     fn start_load(self: &Arc<Inner>, waiting: Waiting, state: &mut State) {
         let (epoch, want) = (state.tick(), &waiting.want);
         let digest = want.digest.clone();
-        let job =
-            LoadModel { model: want.model.clone(), threads: want.threads, ..LoadModel::default() };
+        let config = &self.config;
+        let job = LoadModel {
+            model: want.model.clone(),
+            threads: want.threads,
+            parallel_max: config.parallel_max,
+            waiting_max: Some(u32::try_from(config.queue_max).unwrap_or(u32::MAX)),
+            memory_bytes_max: Some(state.residents.room_beside(config)),
+            ..LoadModel::default()
+        };
         let task = self.runtime.spawn(Arc::clone(self).load(digest.clone(), epoch, job));
         let model = Model {
             epoch,

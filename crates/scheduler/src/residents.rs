@@ -177,6 +177,12 @@ impl Residents {
         self.models.values().map(waiters).sum()
     }
 
+    /// What models may take together, less what is resident already.
+    pub fn room_beside(&self, config: &Config) -> u64 {
+        let taken = self.models.values().map(Model::bytes).fold(0, u64::saturating_add);
+        config.memory_bytes_max.saturating_sub(taken)
+    }
+
     pub fn place(&self, needs_bytes: u64, config: &Config) -> Placement {
         let fits = |keep: &dyn Fn(&Model) -> bool| {
             let kept = self.models.values().filter(|model| keep(model));
