@@ -26,15 +26,16 @@ pub(crate) trait Executor {
     /// A step under way.
     type Ticket;
 
+    #[allow(dead_code)] // For drafts; they come next.
     fn open(&mut self) -> Self::Slot;
     fn close(&mut self, slot: Self::Slot);
     /// Tokens that the slot remembers, those of steps under way included.
     fn length(&self, slot: Self::Slot) -> usize;
-    #[allow(dead_code)] // For drafts that are not accepted; they come next.
     /// Forgets all but the first `length` tokens; anywhere where [`Executor::can_rewind`].
-    fn rewind(&mut self, slot: Self::Slot, length: usize);
     #[allow(dead_code)] // As above.
+    fn rewind(&mut self, slot: Self::Slot, length: usize);
     /// Another slot that remembers the first `length` tokens of this one.
+    #[allow(dead_code)] // As above.
     fn fork(&mut self, slot: Self::Slot, length: usize) -> Self::Slot;
 
     fn page_tokens(&self) -> usize;
@@ -67,8 +68,8 @@ pub(crate) trait Executor {
     ) -> bool;
     /// The recurrent state as of the slot's length; none where the model has none.
     fn state(&self, slot: Self::Slot) -> Option<Self::State>;
-    #[allow(dead_code)] // As above.
     /// Whether a slot can go back to any length: not with windows or recurrent layers.
+    #[allow(dead_code)] // As above.
     fn can_rewind(&self) -> bool;
 
     /// Starts a step. If it fails, all slots remember what they did before.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mlx::Array;
-use models::{Batch, Memory, Model, Page, Slot, State};
+use models::{Batch, KvType, Memory, Model, Page, Slot, State};
 use protocol::{Failure, FailureKind, MemoryReport};
 
 use crate::drawing::Ticket;
@@ -31,8 +31,8 @@ pub(crate) struct Forward {
 
 impl Forward {
     /// `budget` is what pages and states may take.
-    pub fn new(model: Box<dyn Model>, budget: usize) -> Forward {
-        let memory = model.memory();
+    pub fn new(model: Box<dyn Model>, kv_type: KvType, budget: usize) -> Forward {
+        let memory = model.memory().with_kv_type(kv_type);
         Forward { model, memory, budget, last: HashMap::new(), steps: 0, start: Instant::now() }
     }
 

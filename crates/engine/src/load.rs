@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use models::Weights;
+use models::{KvType, Weights};
 use protocol::{Engine, Failure, FailureKind, LoadModel, LoadedModel, ModelFiles};
 use text::Text;
 
@@ -69,7 +69,16 @@ pub(crate) fn steps(
         waiting_max: job.waiting_max.map_or(plain.waiting_max, |most| most as usize),
         ..plain
     };
-    Ok((loaded, Steps::new(Forward::new(model, budget), Rc::new(text), settings)))
+    let executor = Forward::new(model, kv_type(job), budget);
+    Ok((loaded, Steps::new(executor, Rc::new(text), settings)))
+}
+
+fn kv_type(job: &LoadModel) -> KvType {
+    let Some(name) = &job.kv_cache_type else { return KvType::default() };
+    KvType::from_name(name).unwrap_or_else(|| {
+        tracing::warn!("`OLLAMA_KV_CACHE_TYPE` is `{name}`, which is unknown; its default is used");
+        KvType::default()
+    })
 }
 
 fn read_files(model: &ModelFiles) -> Result<(String, Weights), Failure> {

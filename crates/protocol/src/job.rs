@@ -37,6 +37,9 @@ pub struct LoadModel {
     /// Requests in line behind them; `None`: a limit of the engine's own.
     #[serde(default)]
     pub waiting_max: Option<u32>,
+    /// How keys and values are stored: `q8_0`, `q4_0`; `None`, and names nobody knows: as they are computed.
+    #[serde(default)]
+    pub kv_cache_type: Option<String>,
     /// What the runner may take, weights included; `None`: what the device has.
     #[serde(default)]
     pub memory_bytes_max: Option<u64>,

@@ -17,6 +17,8 @@ pub struct Config {
     pub load_timeout: Option<Duration>,
     /// Sequences per model that run at once; `None`: as many as there is memory for.
     pub parallel_max: Option<u32>,
+    /// How keys and values are stored; `None`: as they are computed.
+    pub kv_cache_type: Option<String>,
     /// The context of requests that name none; `None`: the model's own.
     pub context_tokens: Option<u32>,
     /// What all loaded models together may take.
@@ -42,6 +44,7 @@ impl Default for Config {
             queue_max: QUEUE_MAX,
             load_timeout: Some(LOAD_TIMEOUT),
             parallel_max: None,
+            kv_cache_type: None,
             context_tokens: None,
             memory_bytes_max: u64::MAX,
             runner_bytes: RUNNER_BYTES,
@@ -77,6 +80,7 @@ impl Config {
                 Some(_) => None,
             },
             parallel_max: env.positive("OLLAMA_NUM_PARALLEL"),
+            kv_cache_type: env.read("OLLAMA_KV_CACHE_TYPE", |text| Some(text.to_owned())),
             context_tokens: env.positive("OLLAMA_CONTEXT_LENGTH"),
             memory_bytes_max: env.bytes("OLLMLX_MEMORY_BYTES").unwrap_or_else(of_machine),
             runner_bytes: default.runner_bytes,
@@ -166,6 +170,9 @@ mod tests {
         check(&[("OLLAMA_LOAD_TIMEOUT", "-1m")], Config { load_timeout: None, ..plain() });
         let minute = Some(Duration::from_secs(60));
         check(&[("OLLAMA_LOAD_TIMEOUT", "60")], Config { load_timeout: minute, ..plain() });
+        check(&[("OLLAMA_NUM_PARALLEL", "4")], Config { parallel_max: Some(4), ..plain() });
+        let q8 = Some("q8_0".to_owned());
+        check(&[("OLLAMA_KV_CACHE_TYPE", "q8_0")], Config { kv_cache_type: q8, ..plain() });
         check(
             &[("OLLAMA_CONTEXT_LENGTH", "8192")],
             Config { context_tokens: Some(8192), ..plain() },

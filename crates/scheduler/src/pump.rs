@@ -221,6 +221,7 @@ impl Inner {
             model: want.model.clone(),
             threads: want.threads,
             parallel_max: config.parallel_max,
+            kv_cache_type: config.kv_cache_type.clone(),
             waiting_max: Some(u32::try_from(config.queue_max).unwrap_or(u32::MAX)),
             memory_bytes_max: Some(state.residents.room_beside(config)),
             ..LoadModel::default()
