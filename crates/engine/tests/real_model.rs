@@ -244,7 +244,9 @@ fn widen(path: &Path) {
 /// Through the whole engine, prompt to text, the reference's own continuation comes out, token by token.
 #[test]
 fn reference_checkpoints_continue_as_transformers_does() {
-    for name in ["llama", "llama-bias", "llama3-rope", "llama-yarn", "qwen3"] {
+    let names =
+        ["gemma3", "llama", "llama-bias", "llama3-rope", "llama-yarn", "qwen3", "qwen3-next"];
+    for name in names {
         let folder = tempfile::tempdir().unwrap();
         let fixture = fixtures::arch(name);
         fixtures::materialise(&fixture, folder.path()).unwrap();
