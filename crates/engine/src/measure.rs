@@ -52,6 +52,18 @@ impl Measured {
     }
 }
 
+/// A prompt that comes while others are read their replies.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside {
+    /// What the prompt takes by itself, to its first token.
+    pub alone: Duration,
+    /// What it takes beside the running replies.
+    pub beside: Duration,
+    /// The longest pause of a running reply between two tokens, meanwhile.
+    pub longest_gap: Duration,
+    pub steps: usize,
+}
+
 /// A loaded model to measure again and again.
 pub struct Bench {
     engine: Box<dyn Engine>,
@@ -102,6 +114,55 @@ impl Bench {
             decode_mlx_calls: inside.calls,
             peak_bytes: self.engine.memory().peak_bytes,
         })
+    }
+}
+
+impl Bench {
+    /// A prompt of so many tokens, alone and then beside `running` replies.
+    pub fn beside(&mut self, running: usize, prompt_tokens: usize) -> Result<Beside, Failure> {
+        let base = self.rounds * 1000;
+        self.rounds += 1;
+        let mut tally = Tally::default();
+        let one = Exercise { prompt_tokens, decode_tokens: 1, sequences: 1, temperature: 0.0 };
+        let (alone, ..) = self.until_started(request(base, one), 1, &mut tally)?;
+        while self.engine.step(&mut tally) == Work::More {}
+        let mut tally = Tally::default();
+        let short = Exercise { prompt_tokens: 20, decode_tokens: 1000, ..one };
+        for index in 1..=running as u64 {
+            self.engine.submit(request(base + index, short), &mut tally);
+        }
+        let mut warm = 0;
+        while tally.started < running || warm < 20 {
+            warm += usize::from(tally.started == running);
+            self.engine.step(&mut tally);
+            tally.refused()?;
+        }
+        let last = base + running as u64 + 1;
+        let (beside, longest_gap, steps) =
+            self.until_started(request(last, one), running + 1, &mut tally)?;
+        (1..=running as u64).for_each(|index| self.engine.cancel(RequestId(base + index)));
+        while self.engine.step(&mut tally) == Work::More {}
+        Ok(Beside { alone, beside, longest_gap, steps })
+    }
+
+    /// How long it takes until so many have begun their replies, the longest step, and how many there were.
+    fn until_started(
+        &mut self,
+        request: Request,
+        started: usize,
+        tally: &mut Tally,
+    ) -> Result<(Duration, Duration, usize), Failure> {
+        let start = Instant::now();
+        let (mut longest, mut steps) = (Duration::ZERO, 0);
+        self.engine.submit(request, tally);
+        while tally.started < started {
+            let step = Instant::now();
+            self.engine.step(tally);
+            longest = longest.max(step.elapsed());
+            steps += 1;
+            tally.refused()?;
+        }
+        Ok((start.elapsed(), longest, steps))
     }
 }
 

@@ -194,6 +194,12 @@ impl Chances {
         }
     }
 
+    /// Whether nothing is ever given up.
+    fn is_roomy(&self) -> bool {
+        let Script { budget_pages, is_recurrent, window, .. } = self.script;
+        budget_pages > 1000 && !is_recurrent && window.is_none()
+    }
+
     /// The longest sequence that there is room for.
     fn context(&self) -> usize {
         let states = if self.script.is_recurrent { 2 * scripted::STATE_PAGES } else { 0 };
@@ -220,6 +226,23 @@ fn prompt(dice: &mut Dice, earlier: &[String]) -> String {
     }
 }
 
+/// What these prompts and their replies come to if what they share is computed once, but for the pages that are not full
+/// when somebody else needs them, and a row for each reply that ended while it was computed.
+fn most_computed(readers: &Readers, mut prompts: Vec<Vec<u32>>, page_tokens: usize) -> usize {
+    let replies = readers.events.values().map(|events| match events.last() {
+        Some(Event::Finished(usage)) => usage.generated_tokens as usize + 1,
+        _ => 0,
+    });
+    prompts.sort();
+    let own = |index: usize| match index {
+        0 => prompts[0].len(),
+        _ => prompts[index].len() - crate::prefix::shared(&prompts[index - 1], &prompts[index]),
+    };
+    (0..prompts.len()).map(own).sum::<usize>()
+        + replies.sum::<usize>()
+        + prompts.len() * page_tokens.max(8)
+}
+
 /// One schedule; how often somebody stepped back in it.
 fn play(seed: u64, text: &Rc<Text>, forms: &mut Option<Forms>) -> usize {
     let mut dice = Dice(seed);
@@ -228,13 +251,16 @@ fn play(seed: u64, text: &Rc<Text>, forms: &mut Option<Forms>) -> usize {
     let settings = Settings { running_max: 1 + dice.below(8), ..Settings::new(CONTEXT, 7) };
     let mut steps = Steps::with_forms(executor, Rc::clone(text), forms.take().unwrap(), settings);
     let mut readers = Readers::default();
-    let (mut expected, mut cancelled, mut texts) = (BTreeMap::new(), HashSet::new(), Vec::new());
+    let (mut expected, mut cancelled) = (BTreeMap::new(), HashSet::new());
+    let (mut texts, mut prompts) = (Vec::new(), Vec::new());
     for id in 0..chances.requests as u64 {
         let prompt = prompt(&mut dice, &texts);
         let num_predict = [Some(1 + dice.below(30)), None][usize::from(dice.below(3) == 0)];
         let wish = num_predict.map_or(-1, |number| number as i64);
         steps.submit(request(id, &prompt, wish, &[]), &mut readers);
         let reply = alone_within(text, &prompt, num_predict.unwrap_or(CONTEXT), chances.context());
+        let input = Input::Raw { prompt: prompt.clone() };
+        prompts.push(text.encode_prompt(&prompt, text.prompt_kind(&input)).unwrap());
         texts.extend(reply.iter().map(|(reply, _)| prompt.clone() + reply));
         expected.insert(RequestId(id), reply);
         if chances.slow_readers && dice.below(3) == 0 {
@@ -276,6 +302,16 @@ fn play(seed: u64, text: &Rc<Text>, forms: &mut Option<Forms>) -> usize {
                 assert_eq!((got, got_reason), (content, Some(reason)), "seed {seed}, {id:?}");
             }
         }
+    }
+    let is_plain = !chances.slow_readers && !chances.failures;
+    if is_plain {
+        let gap = steps.executor().longest_gap;
+        assert!(gap <= Duration::from_millis(400), "seed {seed}: {gap:?} between two tokens");
+    }
+    if is_plain && !chances.cancels && chances.is_roomy() {
+        let most = most_computed(&readers, prompts, chances.script.page_tokens);
+        let computed = steps.executor().computed;
+        assert!(computed <= most, "seed {seed}: {computed} tokens computed, not {most}");
     }
     assert!(chances.failures || lost.is_subset(&refused(&readers)), "seed {seed}: {lost:?}");
     check_pages(&mut steps);

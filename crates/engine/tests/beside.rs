@@ -1,0 +1,36 @@
+//! What a long prompt costs those whose replies are running, and itself: a measurement, on a checkpoint of the shape of
+//! Qwen3-0.6B in 4 bits with random weights, which `cargo xtask bench step` makes.
+//! `cargo test --release -p engine --test beside -- --ignored --nocapture`
+
+#![allow(clippy::unwrap_used)] // Helpers of tests fail as tests do.
+
+use std::path::Path;
+
+use engine::measure::Bench;
+use protocol::{LoadModel, ModelFiles};
+
+#[test]
+#[ignore = "minutes; a measurement"]
+fn a_prompt_of_800_tokens_beside_two_replies() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench/qwen3-0.6b-4");
+    let mut model = ModelFiles { name: "qwen3-0.6b".to_owned(), ..ModelFiles::default() };
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.ends_with(".safetensors") {
+            model.tensors.push(path);
+        } else {
+            model.files.insert(name, path);
+        }
+    }
+    let mut bench = Bench::load(&LoadModel { model, ..LoadModel::default() }).unwrap();
+    let rounds: Vec<_> = (0..4).map(|_| bench.beside(2, 800).unwrap()).collect();
+    // The first one warms up.
+    for round in &rounds {
+        eprintln!("{round:.3?}");
+        let part = round.beside.as_secs_f64() / round.alone.as_secs_f64();
+        eprintln!("  {part:.3} of alone, {} steps", round.steps);
+    }
+    let longest = rounds[1..].iter().map(|round| round.longest_gap.as_secs_f64());
+    assert!(longest.fold(0.0, f64::max) <= 0.4, "a running reply waits too long");
+}
