@@ -27,12 +27,16 @@ pub fn import(
     job: &Convert,
     progress: &mut dyn FnMut(ConvertProgress),
 ) -> Result<Converted, Failure> {
-    let source = Source::read(&job.files)?;
-    let plan = Plan::of(&source)?;
+    let mut source = Source::read(&job.files)?;
+    let mut plan = Plan::of(&source)?;
     if let Some(asked) = &job.quantize {
         return Err(no_quantising(asked, &plan));
     }
     let config = config_of(&source, &plan);
+    if job.is_draft {
+        plan.put_before_names(store::DRAFT_TENSORS);
+        source.put_before_names(store::DRAFT_FILES);
+    }
     let store = Store::open(&job.store, None).map_err(failure)?;
     let layers = write::all(&store, &source, &plan, progress)?;
     let config =
@@ -49,7 +53,7 @@ pub fn bundle(
 ) -> Result<(), Failure> {
     let name = Name::parse(name).map_err(|error| failure(error.into()))?;
     let files = source_files(source)?;
-    let job = Convert { files, store: store_root.to_owned(), quantize: None };
+    let job = Convert { files, store: store_root.to_owned(), quantize: None, is_draft: false };
     let converted = import(&job, progress)?;
     let layers = converted.layers.iter().map(layer).collect::<Result<Vec<_>, _>>()?;
     let config = serde_json::from_value(converted.config);

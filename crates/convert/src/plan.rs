@@ -62,6 +62,14 @@ impl Plan {
         Ok(Plan { blobs })
     }
 
+    /// Of blobs, and of the tensors in them.
+    pub fn put_before_names(&mut self, prefix: &str) {
+        for blob in &mut self.blobs {
+            blob.name.insert_str(0, prefix);
+            blob.parts.iter_mut().for_each(|part| part.name.insert_str(0, prefix));
+        }
+    }
+
     pub fn is_quantised(&self) -> bool {
         self.blobs.iter().any(|blob| blob.quantisation.is_some())
     }

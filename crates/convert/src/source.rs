@@ -75,6 +75,11 @@ impl Source {
         }
     }
 
+    /// Of the files that become layers.
+    pub fn put_before_names(&mut self, prefix: &str) {
+        self.files.iter_mut().for_each(|file| file.name.insert_str(0, prefix));
+    }
+
     fn read_texts(&mut self) -> Result<(), Failure> {
         let mut from_tokenizer = None;
         for file in &self.files {

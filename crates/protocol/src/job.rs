@@ -21,6 +21,9 @@ pub struct ModelFiles {
     pub renderer: Option<String>,
     #[serde(default)]
     pub parser: Option<String>,
+    /// A smaller model with the same tokens, which drafts what this one says (DRAFT of a Modelfile).
+    #[serde(default)]
+    pub draft: Option<Box<ModelFiles>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +67,9 @@ pub struct Convert {
     pub store: PathBuf,
     #[serde(default)]
     pub quantize: Option<String>,
+    /// Its layers are to stand beside those of the model that it drafts for: their names say so.
+    #[serde(default)]
+    pub is_draft: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

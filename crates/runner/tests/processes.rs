@@ -399,6 +399,7 @@ async fn conversions() {
         files: [("a".to_owned(), "/a".into())].into(),
         store: "/nowhere".into(),
         quantize: quantize.map(str::to_owned),
+        is_draft: false,
     };
     let start =
         |quantize| Conversion::start(Child::spawn(&launch("convert")).unwrap(), job(quantize));

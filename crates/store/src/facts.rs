@@ -1,11 +1,11 @@
 //! Numbers about a model that `/api/show` and lists tell: from `config.json` and from the tensors' shapes.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::{Model, Result, SafetensorsHeader, StoredTensor};
+use crate::{DRAFT_TENSORS, Model, Result, SafetensorsHeader, StoredTensor};
 
 /// What `config.json` says; 0 or an empty text where it says nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,7 +115,8 @@ impl Model {
         let hint = config.pointer("/quantization/bits").and_then(Value::as_u64);
         let mut tensors = Vec::new();
         // Equal blobs under several names are told once per name, as they are loaded.
-        for (name, path) in &self.tensors {
+        let own = |(name, _): &&(String, PathBuf)| !name.starts_with(DRAFT_TENSORS);
+        for (name, path) in self.tensors.iter().filter(own) {
             tensors.extend(tensors_of_blob(name, path, hint)?);
         }
         tensors.sort_by(|a, b| a.name.cmp(&b.name));

@@ -35,7 +35,9 @@ pub use facts::{
     ConfigFacts, ModelInfo, TensorInfo, logical_tensors, parameter_size, parse_python_json,
 };
 pub use header::{SafetensorsHeader, StoredTensor};
-pub use manifest::{Config, Draft, Layer, MANIFEST_TYPE, Manifest, media};
+pub use manifest::{
+    Config, DRAFT_FILES, DRAFT_TENSORS, Draft, Layer, MANIFEST_TYPE, Manifest, media,
+};
 pub use model::{Model, StoredMessage};
 pub use name::{Name, NameError};
 pub use prune::Pruned;

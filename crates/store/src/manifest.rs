@@ -101,6 +101,10 @@ pub struct Config {
     pub other: BTreeMap<String, Value>,
 }
 
+/// What the names of a draft model's tensors begin with, of layers and within them; and those of its files.
+pub const DRAFT_TENSORS: &str = "draft.";
+pub const DRAFT_FILES: &str = "draft/";
+
 /// A draft model stored in the same manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,10 +1,12 @@
 //! Gets the model that a question needs and starts the request on it.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use protocol::{Event, Failure, FailureKind, Format, ModelFiles, Request, Tool, ToolChoice, Usage};
 use scheduler::{EventStream, Lease, Want};
-use store::{Capability, ConfigFacts, Model};
+use store::{Capability, ConfigFacts, DRAFT_FILES, DRAFT_TENSORS, Model};
 
 use super::{Ask, Facts, Reference, ReferenceError, Refusal, Verb, renderer};
 use crate::Server;
@@ -121,8 +123,10 @@ fn to_load(model: &Model, want: Want) -> store::Result<Want> {
     warn_of_ignored(model);
     let facts = ConfigFacts::of(&model.json("config.json")?.unwrap_or_default());
     let own = Some(facts.context_length).filter(|&tokens| tokens > 0);
+    let draft = model.json(&format!("{DRAFT_FILES}config.json"))?;
+    let of_draft = draft.map_or(0, |config| ConfigFacts::of(&config).cache_bytes_per_token());
     Ok(Want {
-        cache_bytes_per_token: facts.cache_bytes_per_token(),
+        cache_bytes_per_token: facts.cache_bytes_per_token().saturating_add(of_draft),
         context_tokens_own: own.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX)),
         ..want
     })
@@ -139,14 +143,33 @@ fn warn_of_ignored(model: &Model) {
 }
 
 fn files(model: &Model) -> ModelFiles {
+    let is_draft = |name: &str| name.starts_with(DRAFT_TENSORS) || name.starts_with(DRAFT_FILES);
+    let tensors = |of_draft: bool| {
+        let some = model.tensors.iter().filter(move |(name, _)| is_draft(name) == of_draft);
+        some.map(|(_, path)| path.clone()).collect()
+    };
+    let own = model.files.iter().filter(|(name, _)| !is_draft(name));
     ModelFiles {
         name: model.name.to_string(),
-        files: model.files.clone(),
-        tensors: model.tensors.iter().map(|(_, path)| path.clone()).collect(),
+        files: own.map(|(name, path)| (name.clone(), path.clone())).collect(),
+        tensors: tensors(false),
         template: model.template.clone(),
         renderer: renderer::of(model),
         parser: Some(model.config.parser.clone()).filter(|text| !text.is_empty()),
+        draft: draft_files(model).map(|files| {
+            let name = format!("{} (its DRAFT)", model.name);
+            Box::new(ModelFiles { name, files, tensors: tensors(true), ..ModelFiles::default() })
+        }),
     }
+}
+
+/// A draft model's files by the names that they have in its own repository, if there is one.
+fn draft_files(model: &Model) -> Option<BTreeMap<String, PathBuf>> {
+    let files = model.files.iter().filter_map(|(name, path)| {
+        Some((name.strip_prefix(DRAFT_FILES)?.to_owned(), path.clone()))
+    });
+    let files: BTreeMap<String, PathBuf> = files.collect();
+    files.contains_key("config.json").then_some(files)
 }
 
 fn weights_bytes(model: &Model) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use protocol::Convert;
+use protocol::{Convert, Converted};
 use serde_json::json;
 use store::{Capability, Config, Name, SafetensorsHeader, media};
 
@@ -121,7 +121,8 @@ fn quantised_weights_travel_with_their_scales() {
     assert_eq!(config.file_type, "", "two kinds have no common name");
     assert_eq!(config.model_type, store::parameter_size(4 * 128 + 4 * 128 + 4 + 4));
     let files = convert::source_files(&scene.source()).unwrap();
-    let job = Convert { files, store: scene.root(), quantize: Some("int4".into()) };
+    let job =
+        Convert { files, store: scene.root(), quantize: Some("int4".into()), is_draft: false };
     let failure = convert::import(&job, &mut |_| {}).unwrap_err();
     assert!(
         failure.message.starts_with(
@@ -151,11 +152,31 @@ fn a_random_quantised_checkpoint_is_counted_exactly() {
 }
 
 #[test]
+fn a_draft_models_layers_say_so() {
+    let scene = Scene::of_fixture("llama");
+    let files = convert::source_files(&scene.source()).unwrap();
+    let job = Convert { files, store: scene.root(), quantize: None, is_draft: true };
+    let draft = convert::import(&job, &mut |_| {}).unwrap();
+    let own = scene.import().unwrap();
+    let names = |converted: &Converted, kind: &str, prefix: &str| -> Vec<String> {
+        let layers = converted.layers.iter().filter(|layer| layer.media_type == kind);
+        layers.map(|layer| format!("{prefix}{}", layer.name.as_deref().unwrap())).collect()
+    };
+    assert_eq!(names(&draft, media::TENSOR, ""), names(&own, media::TENSOR, "draft."));
+    assert_eq!(names(&draft, media::JSON, ""), names(&own, media::JSON, "draft/"));
+    let blobs = blob_paths(&scene, &draft, media::TENSOR);
+    for (name, path) in blobs {
+        let header = SafetensorsHeader::read(&path).unwrap();
+        assert!(header.tensors.iter().all(|tensor| tensor.name.starts_with(&name)), "{name}");
+    }
+}
+
+#[test]
 fn progress_counts_to_the_end() {
     let scene = Scene::of_fixture("llama");
     let files = convert::source_files(&scene.source()).unwrap();
     let mut told = Vec::new();
-    let job = Convert { files, store: scene.root(), quantize: None };
+    let job = Convert { files, store: scene.root(), quantize: None, is_draft: false };
     let converted = convert::import(&job, &mut |progress| told.push(progress)).unwrap();
     let sizes: u64 = converted.layers.iter().map(|layer| layer.size_bytes).sum();
     let last = told.last().unwrap();
@@ -198,7 +219,7 @@ fn only_the_models_own_files_are_taken() {
 
     let mut files = convert::source_files(&scene.source()).unwrap();
     files.insert("../out.json".to_owned(), scene.source().join("config.json"));
-    let job = Convert { files, store: scene.root(), quantize: None };
+    let job = Convert { files, store: scene.root(), quantize: None, is_draft: false };
     let failure = convert::import(&job, &mut |_| {}).unwrap_err();
     assert_eq!(failure.message, "file path must be relative");
 }

@@ -143,7 +143,7 @@ fn links_may_not_lead_out() {
 fn a_store_that_cannot_be_written() {
     let scene = Scene::of_fixture("llama");
     let files = convert::source_files(&scene.source()).unwrap();
-    let job = Convert { files, store: "/proc/models".into(), quantize: None };
+    let job = Convert { files, store: "/proc/models".into(), quantize: None, is_draft: false };
     let failure = convert::import(&job, &mut |_| {}).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Environment);
     assert!(failure.hint.unwrap().contains("OLLAMA_MODELS"));

@@ -54,7 +54,10 @@ impl Scene {
 
     pub fn import(&self) -> Result<Converted, Failure> {
         let files = convert::source_files(&self.source())?;
-        convert::import(&Convert { files, store: self.root(), quantize: None }, &mut |_| {})
+        convert::import(
+            &Convert { files, store: self.root(), quantize: None, is_draft: false },
+            &mut |_| {},
+        )
     }
 
     pub fn blobs(&self) -> Vec<String> {

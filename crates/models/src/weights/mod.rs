@@ -118,6 +118,15 @@ impl Weights {
         self.gathered.borrow().tensors.keys().any(|name| name.starts_with(&start))
     }
 
+    /// The place where all names begin, if that is `name`; else this one.
+    #[must_use]
+    pub fn within(&self, name: &str) -> Weights {
+        let inner = self.at(name);
+        let is_there = |path: &String| path.starts_with(&format!("{}.", inner.prefix));
+        let all = self.gathered.borrow().tensors.keys().all(is_there);
+        if all { inner } else { self.clone() }
+    }
+
     /// Tensors whose names begin so may stay untaken.
     pub fn ignore(&self, name: &str) {
         self.gathered.borrow_mut().ignored.insert(self.path(name));

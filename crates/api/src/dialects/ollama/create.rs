@@ -56,6 +56,7 @@ pub(super) struct CreateBody {
     pub info: Map<String, Value>,
     name: String,
     quantization: String,
+    draft_quantize: String,
 }
 
 impl CreateBody {
@@ -79,12 +80,15 @@ impl CreateBody {
         Some(text.clone()).filter(|text| !text.is_empty())
     }
 
+    fn draft_quantize(&self) -> Option<String> {
+        Some(self.draft_quantize.clone()).filter(|text| !text.is_empty())
+    }
+
     /// What we do not do (yet): said before anything is written.
     fn check_supported(&self) -> Result<(), Rejection> {
         let has = |files: &Option<Texts>| files.as_ref().is_some_and(|files| !files.0.is_empty());
         let unsupported = [
             (has(&self.adapters), "adapters cannot be imported yet"),
-            (has(&self.draft_files), "draft models cannot be imported yet"),
             (!self.remote_host.is_empty(), "remote models are not supported"),
             (
                 !self.from.is_empty() && self.quantize().is_some(),
@@ -117,6 +121,12 @@ impl From<Left> for Rejection {
     }
 }
 
+/// How files are to be imported.
+struct Wish {
+    quantize: Option<String>,
+    is_draft: bool,
+}
+
 struct Work {
     server: Server,
     told: mpsc::Sender<News>,
@@ -128,13 +138,17 @@ impl Work {
         recipe::check_template(&body.template)?;
         // A model made from another names no files of its own.
         let files = body.files.iter().filter(|_| body.from.is_empty());
-        let uploads = files.flat_map(|files| digests(&files.0)).collect();
+        let uploads = files.chain(&body.draft_files).flat_map(|files| digests(&files.0)).collect();
         let base = if !body.from.is_empty() {
             self.base_of_model(&body.from).await?
         } else if let Some(files) = &body.files {
             self.base_of_files(&files.0, body.quantize()).await?
         } else {
             return Err(Rejection::bad(texts::NEITHER_FROM_NOR_FILES));
+        };
+        let base = match body.draft_files.as_ref().filter(|files| !files.0.is_empty()) {
+            Some(files) => self.with_draft(base, &files.0, body.draft_quantize()).await?,
+            None => base,
         };
         let recipe = recipe::recipe(base, body)?;
         let told = self.told.clone();
@@ -185,10 +199,29 @@ impl Work {
         let listed = files.clone();
         let kind = self.server.blocking(move |store| kind(store, &listed)).await;
         match kind {
-            Kind::Safetensors => self.convert(files, quantize).await,
+            Kind::Safetensors => self.convert(files, Wish { quantize, is_draft: false }).await,
             Kind::Gguf => Err(self.refuse_gguf(files).await?),
             Kind::Unknown => Err(Rejection::bad(texts::UNKNOWN_FILE_TYPE)),
         }
+    }
+
+    /// The base with another draft model than it may have had.
+    async fn with_draft(
+        &self,
+        base: Recipe,
+        files: &IndexMap<String, String>,
+        quantize: Option<String>,
+    ) -> Result<Recipe, Rejection> {
+        let listed = files.clone();
+        if !matches!(
+            self.server.blocking(move |store| kind(store, &listed)).await,
+            Kind::Safetensors
+        ) {
+            let hint = "DRAFT has to name a directory with config.json and safetensors files";
+            return Err(unsupported_error("only safetensors can be a draft model", Some(hint)));
+        }
+        let draft = self.convert(files, Wish { quantize, is_draft: true }).await?;
+        Ok(recipe::with_draft(base, draft))
     }
 
     /// GGUF files are looked at, so that a wrong one is told from one that we cannot import yet.
@@ -213,7 +246,7 @@ impl Work {
     async fn convert(
         &self,
         files: &IndexMap<String, String>,
-        quantize: Option<String>,
+        wish: Wish,
     ) -> Result<Recipe, Rejection> {
         let listed = files.clone();
         let paths =
@@ -223,8 +256,9 @@ impl Work {
                     .map(|(name, digest)| Ok((name.clone(), blob(store, digest)?)))
                     .collect()
             });
-        let job =
-            Convert { files: paths.await?, store: self.server.store().root().to_owned(), quantize };
+        let store = self.server.store().root().to_owned();
+        let Wish { quantize, is_draft } = wish;
+        let job = Convert { files: paths.await?, store, quantize, is_draft };
         let uploads = digests(files);
         self.tell(Progress::status("converting model")).await?;
         let mut events = self.server.scheduler().convert(job).await?;

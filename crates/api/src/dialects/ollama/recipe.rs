@@ -2,7 +2,7 @@
 
 use protocol::Converted;
 use serde_json::{Map, Value};
-use store::{Config, Digest, Layer, Recipe, StoredMessage};
+use store::{Config, DRAFT_FILES, DRAFT_TENSORS, Digest, Draft, Layer, Recipe, StoredMessage};
 
 use super::create::CreateBody;
 use super::{MessageField, Rejection};
@@ -24,6 +24,22 @@ pub(super) fn of_conversion(converted: Converted) -> Result<Recipe, Rejection> {
     let config: Config =
         serde_json::from_value(converted.config).map_err(|error| broken(error.to_string()))?;
     Ok(Recipe { config, layers, ..Recipe::default() })
+}
+
+/// The base with the layers of a draft model, instead of those that it had.
+pub(super) fn with_draft(mut base: Recipe, draft: Recipe) -> Recipe {
+    let is_draft = |layer: &Layer| {
+        [DRAFT_TENSORS, DRAFT_FILES].iter().any(|start| layer.name.starts_with(start))
+    };
+    base.layers.retain(|layer| !is_draft(layer));
+    base.layers.extend(draft.layers);
+    base.config.draft = Some(Draft {
+        model_format: draft.config.model_format,
+        architecture: draft.config.model_family,
+        tensor_prefix: DRAFT_TENSORS.to_owned(),
+        config: format!("{DRAFT_FILES}config.json"),
+    });
+    base
 }
 
 /// The base with what the client changes.
@@ -185,6 +201,32 @@ mod tests {
             "a\n{{ nope 1 }}",
             Some("template error: template: :2: function \"nope\" not defined"),
         );
+    }
+
+    #[test]
+    fn a_draft_model_takes_the_place_of_the_one_before() {
+        let layer = |name: &str| Layer {
+            media_type: store::media::TENSOR.into(),
+            digest: Digest::of(name.as_bytes()),
+            size_bytes: 1,
+            from: String::new(),
+            name: name.to_owned(),
+        };
+        let made = |names: &[&str], family: &str| Recipe {
+            config: Config { model_family: family.into(), ..Config::default() },
+            layers: names.iter().map(|name| layer(name)).collect(),
+            ..Recipe::default()
+        };
+        let base = made(&["w", "draft.old", "draft/config.json", "drafts"], "big");
+        let recipe = with_draft(base, made(&["draft.w", "draft/config.json"], "small"));
+        let names: Vec<&str> = recipe.layers.iter().map(|layer| layer.name.as_str()).collect();
+        assert_eq!(names, ["w", "drafts", "draft.w", "draft/config.json"]);
+        let draft = recipe.config.draft.unwrap();
+        assert_eq!(
+            (recipe.config.model_family.as_str(), draft.architecture.as_str()),
+            ("big", "small")
+        );
+        assert_eq!((&*draft.tensor_prefix, &*draft.config), ("draft.", "draft/config.json"));
     }
 
     #[test]
