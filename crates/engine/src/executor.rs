@@ -66,6 +66,12 @@ pub(crate) trait Executor {
         length: usize,
         state: Option<&Self::State>,
     ) -> bool;
+    /// A page as bytes, which only the same model in the same layout understands; waits until it is computed.
+    fn export(&mut self, page: Self::Page) -> Result<Vec<u8>, Failure>;
+    /// A page of bytes, held once; none if they are of something else.
+    fn import(&mut self, bytes: &[u8]) -> Option<Self::Page>;
+    fn export_state(&mut self, state: &Self::State) -> Result<Vec<u8>, Failure>;
+    fn import_state(&mut self, bytes: &[u8]) -> Option<Self::State>;
     /// The recurrent state as of the slot's length; none where the model has none.
     fn state(&self, slot: Self::Slot) -> Option<Self::State>;
     /// Whether a slot can go back to any length: not with windows or recurrent layers.

@@ -54,6 +54,12 @@ impl Forms {
         Forms { calls, vocabulary, grammars: VecDeque::new() }
     }
 
+    #[cfg(test)]
+    pub fn none() -> Forms {
+        let vocabulary = Made::Soon(None);
+        Forms { calls: None, vocabulary, grammars: VecDeque::new() }
+    }
+
     /// None when any reply will do.
     pub fn constraint(
         &mut self,

@@ -182,6 +182,30 @@ impl Executor for Forward {
         self.memory.is_resumable(pages, length, state)
     }
 
+    fn export(&mut self, page: Page) -> Result<Vec<u8>, Failure> {
+        let exported = mlx::catch(|| self.memory.export(page));
+        let exported = exported.map_err(|error| Failure::internal(error.to_string()))?;
+        exported.map_err(|error| Failure::internal(error.to_string()))
+    }
+
+    fn import(&mut self, bytes: &[u8]) -> Option<Page> {
+        let imported = mlx::catch(|| self.memory.import(bytes));
+        let imported = imported.map_err(|error| error.to_string());
+        let imported = imported.and_then(|page| page.map_err(|error| error.to_string()));
+        imported.inspect_err(|error| tracing::warn!("a page cannot be used: {error}")).ok()
+    }
+
+    fn export_state(&mut self, state: &State) -> Result<Vec<u8>, Failure> {
+        let exported = mlx::catch(|| state.to_bytes());
+        let exported = exported.map_err(|error| Failure::internal(error.to_string()))?;
+        exported.map_err(|error| Failure::internal(error.to_string()))
+    }
+
+    fn import_state(&mut self, bytes: &[u8]) -> Option<State> {
+        let imported = mlx::catch(|| State::from_bytes(bytes));
+        imported.ok().flatten()
+    }
+
     fn state(&self, slot: Slot) -> Option<State> {
         self.memory.state(slot)
     }

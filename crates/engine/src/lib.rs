@@ -13,6 +13,7 @@ mod load;
 pub mod measure;
 mod output;
 mod pace;
+mod persist;
 #[cfg(test)]
 mod pocket;
 mod prefix;
@@ -24,6 +25,8 @@ mod scripted;
 mod sequence;
 #[cfg(test)]
 mod simulation;
+mod speculation;
 mod steps;
 
-pub use load::load;
+pub use load::{Surroundings, load};
+pub use persist::DiskCache;

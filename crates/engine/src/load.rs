@@ -6,18 +6,31 @@ use models::{KvType, Weights};
 use protocol::{Engine, Failure, FailureKind, LoadModel, LoadedModel, ModelFiles};
 use text::Text;
 
+use crate::executor::Executor;
 use crate::forward::Forward;
+use crate::persist::{Disk, DiskCache, Identity};
 use crate::room;
+use crate::speculation::{Lookup, ModelDrafter};
 use crate::steps::{Settings, Steps};
 
-/// Opens MLX, the tokenizer and the weights. `seed` starts the randomness of requests that name no seed; `progress` is told
-/// (done, all) bytes of weights.
+/// What the process around an engine knows.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Starts the randomness of requests that name no seed.
+    pub seed: u64,
+    /// Whether what followed a run of tokens before is drafted when they come again.
+    pub prompt_lookup: bool,
+    /// Where pages outlive the process; none: nowhere.
+    pub disk_cache: Option<DiskCache>,
+}
+
+/// Opens MLX, the tokenizer and the weights; `progress` is told (done, all) bytes of weights.
 pub fn load(
     job: &LoadModel,
-    seed: u64,
+    around: &Surroundings,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(LoadedModel, Box<dyn Engine>), Failure> {
-    let (loaded, steps) = steps(job, seed, progress)?;
+    let (loaded, steps) = steps(job, around, progress)?;
     Ok((loaded, Box::new(steps)))
 }
 
@@ -25,14 +38,14 @@ pub fn load(
 pub(crate) fn load_for_measuring(
     job: &LoadModel,
 ) -> Result<(LoadedModel, Box<dyn Engine>), Failure> {
-    let (loaded, mut steps) = steps(job, 0, &mut |_, _| {})?;
+    let (loaded, mut steps) = steps(job, &Surroundings::default(), &mut |_, _| {})?;
     steps.ignore_ends();
     Ok((loaded, Box::new(steps)))
 }
 
 pub(crate) fn steps(
     job: &LoadModel,
-    seed: u64,
+    around: &Surroundings,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(LoadedModel, Steps<Forward>), Failure> {
     if let Some(threads) = job.threads
@@ -56,21 +69,43 @@ pub(crate) fn steps(
     let context = job
         .context_tokens_max
         .map_or(model.context_max(), |wanted| model.context_max().min(wanted as usize));
+    let draft = job.model.draft.as_deref().and_then(|draft| drafter(&job.model, draft));
     let loaded = LoadedModel {
         architecture,
         context_tokens_max: context as u32,
         device: mlx::device().to_string(),
         memory_bytes: mlx::memory::active_bytes() as u64,
     };
-    let budget = room::budget_bytes(total as usize, job.memory_bytes_max);
-    let plain = Settings::new(context, seed);
+    let weights_bytes = total as usize + draft_bytes(&job.model);
+    let budget = room::budget_bytes(weights_bytes, job.memory_bytes_max);
+    let plain = Settings::new(context, around.seed);
     let settings = Settings {
         running_max: job.parallel_max.map_or(plain.running_max, |most| most.max(1) as usize),
         waiting_max: job.waiting_max.map_or(plain.waiting_max, |most| most as usize),
         ..plain
     };
-    let executor = Forward::new(model, kv_type(job), budget);
-    Ok((loaded, Steps::new(executor, Rc::new(text), settings)))
+    let kv_type = kv_type(job);
+    let executor = Forward::new(model, kv_type, budget);
+    let layout = format!(
+        "{} {kv_type:?} {} {} {}",
+        loaded.device,
+        executor.page_tokens(),
+        executor.page_bytes(),
+        executor.state_bytes()
+    );
+    let mut steps = Steps::new(executor, Rc::new(text), settings);
+    if let Some(cache) = &around.disk_cache
+        && let Some(disk) = Disk::open(cache, &Identity::new(&job.model, &layout))
+    {
+        steps.keep_on(disk);
+    }
+    if around.prompt_lookup {
+        steps.add_drafter(Lookup::default());
+    }
+    if let Some(drafter) = draft {
+        steps.add_drafter(drafter);
+    }
+    Ok((loaded, steps))
 }
 
 fn kv_type(job: &LoadModel) -> KvType {
@@ -79,6 +114,56 @@ fn kv_type(job: &LoadModel) -> KvType {
         tracing::warn!("`OLLAMA_KV_CACHE_TYPE` is `{name}`, which is unknown; its default is used");
         KvType::default()
     })
+}
+
+/// Nobody asks a draft model's memory how much there is for it: it is a small part of the other's.
+const DRAFT_BUDGET: usize = usize::MAX / 2;
+
+fn draft_bytes(model: &ModelFiles) -> usize {
+    let tensors = model.draft.iter().flat_map(|draft| &draft.tensors);
+    let sizes = tensors.filter_map(|path| Some(path.metadata().ok()?.len() as usize));
+    sizes.sum()
+}
+
+/// The model's draft model; none where it does not fit, which costs speed and nothing else.
+fn drafter(model: &ModelFiles, draft: &ModelFiles) -> Option<ModelDrafter<Forward>> {
+    let loaded = read_files(draft).and_then(|(config, weights)| {
+        if !has_same_tokens(model, draft) {
+            let message =
+                format!("the tokens of `{}` are not those of its draft model", model.name);
+            return Err(Failure::new(FailureKind::BadModel, message));
+        }
+        models::load(&config, weights.within("draft")).map_err(|error| bad_model(draft, &error))
+    });
+    match loaded {
+        Ok(draft) => {
+            let context = draft.context_max();
+            let executor = Forward::new(draft, KvType::default(), DRAFT_BUDGET);
+            if !executor.can_rewind() {
+                tracing::warn!(
+                    "`{}` runs without its draft model, which cannot go back",
+                    model.name
+                );
+                return None;
+            }
+            Some(ModelDrafter::new(executor, context))
+        }
+        Err(failure) => {
+            tracing::warn!("`{}` runs without its draft model: {}", model.name, failure.message);
+            None
+        }
+    }
+}
+
+/// Whether ids mean the same to both. A draft model without a tokenizer of its own has the other's.
+fn has_same_tokens(model: &ModelFiles, draft: &ModelFiles) -> bool {
+    let read = |files: &ModelFiles| std::fs::read(files.files.get("tokenizer.json")?).ok();
+    let (own, drafts) = (read(model), read(draft));
+    let vocabulary = |text: &Option<Vec<u8>>| {
+        let tokenizer: serde_json::Value = serde_json::from_slice(text.as_deref()?).ok()?;
+        tokenizer.pointer("/model/vocab").cloned()
+    };
+    drafts.is_none() || own == drafts || (own.is_some() && vocabulary(&own) == vocabulary(&drafts))
 }
 
 fn read_files(model: &ModelFiles) -> Result<(String, Weights), Failure> {

@@ -27,7 +27,9 @@ fn pocket() -> Steps<Forward> {
         }
     }
     let job = LoadModel { model, ..LoadModel::default() };
-    load::steps(&job, 1, &mut |_, _| {}).unwrap().1
+    load::steps(&job, &load::Surroundings { seed: 1, ..Default::default() }, &mut |_, _| {})
+        .unwrap()
+        .1
 }
 
 #[derive(Default)]

@@ -102,6 +102,43 @@ impl<P: Copy + Eq, S: Clone> Tree<P, S> {
         Found { length, pages, nodes, state }
     }
 
+    /// The whole pages that `tokens` begin with.
+    pub fn whole(&self, tokens: &[u32]) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = Vec::new();
+        for tokens in tokens.chunks_exact(self.page_tokens) {
+            let parent = nodes.last().copied().unwrap_or(ROOT);
+            match self.child(parent, |node| node.tokens == tokens) {
+                Some(node) => nodes.push(node),
+                None => break,
+            }
+        }
+        nodes
+    }
+
+    pub fn page(&self, id: NodeId) -> Option<P> {
+        self.node(id).page
+    }
+
+    /// The state after all of a whole page's tokens.
+    pub fn state_behind(&self, id: NodeId) -> Option<&S> {
+        let states = &self.node(id).states;
+        states.iter().find(|(tokens, _)| *tokens == self.page_tokens).map(|(_, state)| state)
+    }
+
+    /// Adds one whole page behind `nodes`, in use.
+    pub fn append(
+        &mut self,
+        nodes: &[NodeId],
+        tokens: &[u32],
+        page: P,
+        executor: &mut impl Executor<Page = P, State = S>,
+    ) -> NodeId {
+        assert_eq!(tokens.len(), self.page_tokens, "a page that is not whole");
+        let id = self.add(nodes.last().copied().unwrap_or(ROOT), tokens, page, executor);
+        self.enter(&[id]);
+        id
+    }
+
     /// From now on these nodes stay, until they are left.
     pub fn enter(&mut self, nodes: &[NodeId]) {
         for id in nodes {

@@ -502,6 +502,33 @@ impl Executor for ScriptedExecutor {
         self.script.is_recurrent.then(|| self.slots[&slot].state)
     }
 
+    fn export(&mut self, page: ScriptedPage) -> Result<Vec<u8>, Failure> {
+        Ok(self.lives(page).tokens.iter().flat_map(|token| token.to_le_bytes()).collect())
+    }
+
+    fn import(&mut self, bytes: &[u8]) -> Option<ScriptedPage> {
+        let (words, rest) = bytes.as_chunks::<4>();
+        let tokens: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        if !rest.is_empty() || tokens.len() != self.script.page_tokens {
+            return None;
+        }
+        let page = self.new_page(tokens);
+        let data = &mut self.pages[page.0];
+        (data.slots, data.window_slots, data.held, data.window_held) = (0, 0, 1, 1);
+        Some(page)
+    }
+
+    fn export_state(&mut self, state: &Summary) -> Result<Vec<u8>, Failure> {
+        let words = [state.length as u32, state.free, state.formed];
+        Ok(words.iter().flat_map(|word| word.to_le_bytes()).collect())
+    }
+
+    fn import_state(&mut self, bytes: &[u8]) -> Option<Summary> {
+        let (words, _) = bytes.as_chunks::<4>();
+        let [length, free, formed] = <[[u8; 4]; 3]>::try_from(words).ok()?.map(u32::from_le_bytes);
+        Some(Summary { length: length as usize, free, formed })
+    }
+
     fn can_rewind(&self) -> bool {
         !self.script.is_recurrent
     }

@@ -29,6 +29,8 @@ pub(crate) struct Sequence<E: Executor> {
     /// How often it had to begin anew because a step failed.
     pub failures: u32,
     pub sampling: Sampling,
+    /// Tokens that may be drafted at once.
+    pub draft_tokens_max: usize,
     /// What penalties look at; none where there are none.
     pub window: Option<Window>,
     pub logprobs: Option<u8>,
@@ -126,6 +128,14 @@ pub(crate) fn draws_max(options: &Options, prompt_tokens: usize, context_tokens:
     match options.num_predict {
         Some(wanted) if wanted > 0 => room.min(wanted as u64),
         _ => room,
+    }
+}
+
+/// How many tokens may be drafted at once: as many as pay, unless `draft_num_predict` says fewer; 0 is none.
+pub(crate) fn draft_tokens_max(options: &Options) -> usize {
+    match options.draft_num_predict {
+        Some(wanted) if wanted >= 0 => usize::try_from(wanted).unwrap_or(usize::MAX),
+        _ => usize::MAX,
     }
 }
 

@@ -20,9 +20,9 @@ use crate::sampling::Edits;
 use crate::scripted::{self, Script, ScriptedExecutor};
 use crate::steps::{Settings, Steps};
 
-const CONTEXT: usize = 256;
+pub(crate) const CONTEXT: usize = 256;
 
-fn text() -> Rc<Text> {
+pub(crate) fn text() -> Rc<Text> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/arch");
     let tokenizer = data.join("_tokenizers/125f2499ce34/tokenizer.json");
     let own = |name: &str| (name.to_owned(), data.join("qwen3").join(name));
@@ -36,10 +36,10 @@ fn text() -> Rc<Text> {
 }
 
 /// SplitMix64: schedules are a function of their seed.
-struct Dice(u64);
+pub(crate) struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         (((z ^ (z >> 27)) >> 11) % limit as u64) as usize
@@ -47,9 +47,9 @@ impl Dice {
 }
 
 #[derive(Default)]
-struct Readers {
-    events: HashMap<RequestId, Vec<Event>>,
-    slow: HashSet<RequestId>,
+pub(crate) struct Readers {
+    pub events: HashMap<RequestId, Vec<Event>>,
+    pub slow: HashSet<RequestId>,
 }
 
 impl Readers {
@@ -85,7 +85,7 @@ impl Outbox for Readers {
     }
 }
 
-fn request(id: u64, prompt: &str, num_predict: i64, stop: &[&str]) -> Request {
+pub(crate) fn request(id: u64, prompt: &str, num_predict: i64, stop: &[&str]) -> Request {
     let stop = (!stop.is_empty()).then(|| stop.iter().map(|stop| (*stop).to_owned()).collect());
     Request {
         id: RequestId(id),
@@ -99,7 +99,7 @@ fn request(id: u64, prompt: &str, num_predict: i64, stop: &[&str]) -> Request {
     }
 }
 
-fn alone(text: &Text, prompt: &str, num_predict: usize) -> (String, FinishReason) {
+pub(crate) fn alone(text: &Text, prompt: &str, num_predict: usize) -> (String, FinishReason) {
     alone_within(text, prompt, num_predict, CONTEXT).unwrap()
 }
 
@@ -126,7 +126,7 @@ fn alone_within(
     Some((reply + &stream.finish(), FinishReason::Length))
 }
 
-fn reply(events: &[Event]) -> (String, Option<FinishReason>) {
+pub(crate) fn reply(events: &[Event]) -> (String, Option<FinishReason>) {
     let mut content = String::new();
     let mut reason = None;
     for event in events {
@@ -139,7 +139,7 @@ fn reply(events: &[Event]) -> (String, Option<FinishReason>) {
     (content, reason)
 }
 
-fn run_to_end(steps: &mut Steps<ScriptedExecutor>, readers: &mut Readers) {
+pub(crate) fn run_to_end(steps: &mut Steps<ScriptedExecutor>, readers: &mut Readers) {
     for _ in 0..100_000 {
         if steps.step(readers) == Work::Idle {
             return;
@@ -156,7 +156,7 @@ fn refused(readers: &Readers) -> HashSet<RequestId> {
 
 /// No slot is left, and all pages are the tree's.
 #[track_caller]
-fn check_pages(steps: &mut Steps<ScriptedExecutor>) {
+pub(crate) fn check_pages(steps: &mut Steps<ScriptedExecutor>) {
     assert_eq!((steps.sequences_open(), steps.executor().open_slots()), (0, 0));
     assert_eq!(steps.executor().pages_in_use(), steps.tree().unused());
     steps.evict_all();
@@ -519,11 +519,11 @@ fn prompts_that_do_not_fit_are_refused() {
     assert_eq!(steps.step(&mut readers), Work::Idle);
 }
 
-fn formed(id: u64, prompt: &str, num_predict: i64, format: &Format) -> Request {
+pub(crate) fn formed(id: u64, prompt: &str, num_predict: i64, format: &Format) -> Request {
     Request { format: format.clone(), ..request(id, prompt, num_predict, &[]) }
 }
 
-fn forms() -> Vec<Format> {
+pub(crate) fn forms() -> Vec<Format> {
     let schema = serde_json::json!({"type": "object", "properties": {
         "name": {"type": "string", "maxLength": 6}, "size": {"type": "integer", "minimum": 0, "maximum": 99}},
         "required": ["name", "size"], "additionalProperties": false});
@@ -537,7 +537,7 @@ fn forms() -> Vec<Format> {
 }
 
 /// What the scripted executor makes of a prompt and a form, computed without any loop.
-fn alone_in_form(
+pub(crate) fn alone_in_form(
     text: &Text,
     grammar: Option<&Grammar>,
     prompt: &str,

@@ -8,6 +8,7 @@
 //! a step that fills them is under way, and leave it if that step fails.
 
 mod accept;
+mod drafting;
 mod starts;
 
 use std::collections::HashMap;
@@ -25,9 +26,12 @@ use crate::executor::{Draw, Drawn, Executor, Feed, Input};
 use crate::forms::Forms;
 use crate::output::Progress;
 use crate::pace::Pace;
+use crate::persist::{Disk, Shelf};
 use crate::prefix::Tree;
 use crate::sampling::Edits;
 use crate::sequence::Sequence;
+use crate::speculation::{Drafter, Speculation};
+use drafting::Verified;
 use starts::Door;
 
 pub(crate) struct Steps<E: Executor> {
@@ -41,8 +45,14 @@ pub(crate) struct Steps<E: Executor> {
     sequences: HashMap<RequestId, Sequence<E>>,
     /// One step; where memory was short, in several parts one after the other.
     under_way: Vec<Part<E::Ticket>>,
-    /// When the last one was read.
+    /// When the last one was read, and whether there was nothing to do since.
     read_at: Duration,
+    has_rested: bool,
+    shelf: Option<Shelf>,
+    speculation: Speculation,
+    /// Drafts of the step that is dispatched next, and what making them took.
+    verifying: HashMap<RequestId, Verified>,
+    drafting: Duration,
     /// Seeds of requests that name none.
     seeds: u64,
     /// Tokens that end a reply.
@@ -57,7 +67,12 @@ struct Part<Ticket> {
     /// Of those, who draws late.
     late: Vec<RequestId>,
     prompt_rows: usize,
+    /// Sequences and rows, if all of them decode.
+    decoded: Option<(usize, usize)>,
+    verified: HashMap<RequestId, Verified>,
     since: Duration,
+    /// What the drafts took of the time before.
+    drafting: Duration,
 }
 
 /// What the loop is told about its surroundings.
@@ -101,12 +116,19 @@ impl<E: Executor> Engine for Steps<E> {
         // A prompt's chunk takes long: whoever waits for a token gets it first.
         if plan.decode.is_empty() {
             self.read(out);
+        } else {
+            self.draft(&plan, out);
         }
         let next = self.dispatch(plan, out);
         if self.read(out) {
             self.under_way = self.draw(next, out);
         }
-        if idle && self.under_way.is_empty() && !ends { Work::Idle } else { Work::More }
+        self.has_rested = idle && self.under_way.is_empty() && !ends;
+        let has_pages = self.shelf.as_mut().is_some_and(|shelf| {
+            let has_more = shelf.put(!self.has_rested, &self.tree, &mut self.executor);
+            has_more || shelf.is_reading()
+        });
+        if self.has_rested && !has_pages { Work::Idle } else { Work::More }
     }
 
     fn memory(&self) -> MemoryReport {
@@ -135,6 +157,11 @@ impl<E: Executor> Steps<E> {
             sequences: HashMap::new(),
             under_way: Vec::new(),
             read_at: Duration::ZERO,
+            has_rested: true,
+            shelf: None,
+            speculation: Speculation::default(),
+            verifying: HashMap::new(),
+            drafting: Duration::ZERO,
             seeds: seed,
             ends,
         }
@@ -145,12 +172,23 @@ impl<E: Executor> Steps<E> {
         self.ends.clear();
     }
 
+    /// What is computed outlives the process there.
+    pub fn keep_on(&mut self, disk: Disk) {
+        self.shelf = Some(Shelf::new(disk, self.executor.page_tokens()));
+    }
+
+    /// Replies come sooner where this one guesses right.
+    pub fn add_drafter(&mut self, drafter: impl Drafter + 'static) {
+        self.speculation.add(drafter);
+    }
+
     fn plan(&mut self, out: &dyn Outbox) -> Plan {
         let rows = self.pace.rows_beside();
-        let Steps { executor, tree, sequences, batcher, .. } = self;
-        let mut plan = batcher.plan(rows, &mut Door { executor, tree, sequences, out });
+        let Steps { executor, tree, sequences, batcher, shelf, .. } = self;
+        let mut plan = batcher.plan(rows, &mut Door { executor, tree, sequences, shelf, out });
         while plan.is_empty()
             && self.under_way.is_empty()
+            && self.shelf.as_ref().is_none_or(|shelf| !shelf.is_reading())
             && self.batcher.line().any(|id| out.ready(id))
         {
             // Somebody whose reader is slow has the room that others wait for.
@@ -158,8 +196,8 @@ impl<E: Executor> Steps<E> {
             let Some(slow) = latest.find(|id| !out.ready(*id)) else { break };
             drop(latest);
             self.step_back(slow);
-            let Steps { executor, tree, sequences, batcher, .. } = self;
-            plan = batcher.plan(rows, &mut Door { executor, tree, sequences, out });
+            let Steps { executor, tree, sequences, batcher, shelf, .. } = self;
+            plan = batcher.plan(rows, &mut Door { executor, tree, sequences, shelf, out });
         }
         plan
     }
@@ -201,7 +239,10 @@ impl<E: Executor> Steps<E> {
             return self.attempt(members, false, parts, out);
         }
         let half = match &mut members[..] {
-            [(id, feed)] => feed.split().map(|rest| vec![(*id, rest)]),
+            [(id, feed)] => match self.drop_draft(*id, feed) {
+                true => Some(Vec::new()),
+                false => feed.split().map(|rest| vec![(*id, rest)]),
+            },
             many => {
                 let half = many.len() / 2;
                 Some(members.split_off(half))
@@ -224,14 +265,17 @@ impl<E: Executor> Steps<E> {
         since: Duration,
     ) -> Part<E::Ticket> {
         let mut prompt_rows = 0;
+        let mut verified = HashMap::new();
         for (id, feed) in members {
+            verified.extend(self.verifying.remove(id).map(|draft| (*id, draft)));
+            let is_decoding = self.is_decoding(*id, feed);
             if let Some(sequence) = self.sequences.get_mut(id)
                 && let Some(place) = &mut sequence.place
             {
                 place.own_pages = self.executor.pages(place.slot).len();
             }
-            if let Input::Tokens(tokens) = &feed.input {
-                prompt_rows += tokens.len();
+            if !is_decoding {
+                prompt_rows += feed.rows();
                 self.note_state(*id);
                 self.keep(*id);
             }
@@ -244,10 +288,13 @@ impl<E: Executor> Steps<E> {
             self.pace.took(prompt_rows, self.executor.now().saturating_sub(since));
             prompt_rows = 0;
         }
+        let rows = members.iter().map(|(_, feed)| feed.rows()).sum();
+        let decoded = (prompt_rows == 0 && !drawing.is_empty()).then_some((members.len(), rows));
+        let drafting = std::mem::take(&mut self.drafting);
         let late = members.iter().filter(|(_, feed)| feed.draws.iter().any(|draw| draw.late));
         let late = late.map(|(id, _)| *id).collect();
         let members = members.iter().map(|(id, _)| *id).collect();
-        Part { ticket, members, drawing, late, prompt_rows, since }
+        Part { ticket, members, drawing, late, prompt_rows, decoded, verified, since, drafting }
     }
 
     fn prompt_feed(&self, chunk: Chunk) -> Option<Member<E>> {
@@ -261,7 +308,23 @@ impl<E: Executor> Steps<E> {
     fn decode_feed(&self, id: RequestId) -> Option<Member<E>> {
         let sequence = self.sequences.get(&id)?;
         let slot = sequence.place.as_ref()?.slot;
-        Some((id, Feed { slot, input: Input::Previous, draws: vec![draw(sequence)] }))
+        let draft = self.verifying.get(&id).map_or(&[][..], |verified| &verified.draft.tokens);
+        // What was drawn last is known, or still under way.
+        let last = sequence.tokens.get(self.executor.length(slot));
+        let input = match last.filter(|_| self.speculation.is_on()) {
+            Some(last) => Input::Tokens(std::iter::once(last).chain(draft).copied().collect()),
+            None => Input::Previous,
+        };
+        let base = draw(sequence);
+        let plain = || vec![base.clone()];
+        let draws = self.verifying.get(&id).map_or_else(plain, |verified| {
+            let known = |(at, edits): (usize, &Edits)| {
+                let (index, edits) = (base.index + at as u64, edits.clone());
+                Draw { index, edits, late: false, ..base.clone() }
+            };
+            verified.edits.iter().enumerate().map(known).collect()
+        });
+        Some((id, Feed { slot, input, draws }))
     }
 
     /// Pages that this step adds.
@@ -318,8 +381,10 @@ impl<E: Executor> Steps<E> {
 
     /// Waits for the step under way and tells the readers; false if the device lost it, and with it all that came after.
     fn read(&mut self, out: &mut dyn Outbox) -> bool {
-        for part in std::mem::take(&mut self.under_way) {
-            let Part { ticket, members, drawing, prompt_rows, since, .. } = part;
+        let parts = std::mem::take(&mut self.under_way);
+        let is_whole = parts.len() == 1;
+        for part in parts {
+            let Part { ticket, members, drawing, prompt_rows, since, mut verified, .. } = part;
             let drawn = match self.executor.collect(ticket) {
                 Ok(drawn) => drawn,
                 Err(failure) => {
@@ -329,9 +394,15 @@ impl<E: Executor> Steps<E> {
             };
             let now = self.executor.now();
             self.pace.took(prompt_rows, now.saturating_sub(since.max(self.read_at)));
-            self.read_at = now;
+            if let Some((sequences, rows)) = part.decoded.filter(|_| is_whole) {
+                let began = if self.has_rested { since } else { self.read_at };
+                let time = now.saturating_sub(began + part.drafting);
+                self.speculation.add_step(sequences, rows, time);
+            }
+            (self.read_at, self.has_rested) = (now, false);
             for (id, drawn) in drawing.into_iter().zip(drawn) {
-                drawn.into_iter().for_each(|drawn| self.tell(id, drawn, out));
+                let verified = verified.remove(&id).unwrap_or_default();
+                self.tell_all(id, &verified, drawn, out);
             }
         }
         true
@@ -345,6 +416,7 @@ impl<E: Executor> Steps<E> {
             let (prompt_tokens, cached_tokens) =
                 (sequence.prompt_tokens as u32, sequence.cached_tokens as u32);
             out.send(id, Event::PromptRead { prompt_tokens, cached_tokens });
+            self.shelf.iter_mut().for_each(|shelf| shelf.keep(&sequence.tokens));
         }
         if self.ends.contains(&drawn.token) {
             let delta = sequence.output.finish();
@@ -382,6 +454,8 @@ impl<E: Executor> Steps<E> {
     /// Takes a sequence out; what it computed stays for others.
     fn retire(&mut self, id: RequestId, end: Option<u32>) -> Option<Sequence<E>> {
         self.batcher.leave(id);
+        self.speculation.forget(id);
+        self.shelf.iter_mut().for_each(|shelf| shelf.let_go(id, &mut self.tree));
         let mut sequence = self.sequences.remove(&id)?;
         self.give_up_place(&mut sequence, end);
         Some(sequence)
@@ -392,6 +466,8 @@ impl<E: Executor> Steps<E> {
         for id in ids {
             self.batcher.leave(*id);
             self.drop_place(*id);
+            self.speculation.forget(*id);
+            self.shelf.iter_mut().for_each(|shelf| shelf.let_go(*id, &mut self.tree));
             if self.sequences.remove(id).is_some() {
                 out.send(*id, Event::Failed(failure.clone()));
             }
@@ -420,6 +496,11 @@ impl<E: Executor> Steps<E> {
     }
 
     #[cfg(test)]
+    pub fn flush_pages(&self) {
+        self.shelf.iter().for_each(|shelf| shelf.disk().flush());
+    }
+
+    #[cfg(test)]
     pub fn sequences_open(&self) -> usize {
         self.sequences.len()
     }
@@ -440,13 +521,21 @@ impl<E: Executor> Steps<E> {
     }
 
     #[cfg(test)]
-    pub fn into_forms(self) -> Forms {
-        self.forms
+    pub fn into_forms(mut self) -> Forms {
+        std::mem::replace(&mut self.forms, Forms::none())
     }
 
     #[cfg(test)]
     pub fn evict_all(&mut self) {
         while self.tree.evict(&mut self.executor) {}
+    }
+}
+
+impl<E: Executor> Drop for Steps<E> {
+    fn drop(&mut self) {
+        if let Some(shelf) = &mut self.shelf {
+            shelf.end(&self.tree, &mut self.executor);
+        }
     }
 }
 

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // Helpers of tests fail as tests do.
 
+mod widened;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use engine::Surroundings;
 use protocol::{
     Engine, Event, FinishReason, Format, Input, LoadModel, LoadedModel, ModelFiles, Options,
     Outbox, Request, RequestId, Think, TokenLogprob, Usage, Work,
@@ -30,7 +33,8 @@ fn files(folder: &Path) -> ModelFiles {
 
 fn load(folder: &Path) -> (LoadedModel, Box<dyn Engine>) {
     let job = LoadModel { model: files(folder), ..LoadModel::default() };
-    engine::load(&job, 1, &mut |_, _| {}).unwrap()
+    engine::load(&job, &Surroundings { seed: 1, ..Surroundings::default() }, &mut |_, _| {})
+        .unwrap()
 }
 
 fn babble() -> Box<dyn Engine> {
@@ -220,27 +224,6 @@ fn a_long_prompt_goes_in_chunks() {
     );
 }
 
-/// The same weights stored as f32, which bf16 fits into exactly: what is then computed in f32 must follow the reference.
-fn widen(path: &Path) {
-    let bytes = std::fs::read(path).unwrap();
-    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let mut header: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&bytes[8..8 + length]).unwrap();
-    let mut data = Vec::new();
-    for (name, tensor) in header.iter_mut().filter(|(name, _)| *name != "__metadata__") {
-        assert_eq!(tensor["dtype"], "BF16", "{name}");
-        let [from, to] =
-            [0, 1].map(|end| 8 + length + tensor["data_offsets"][end].as_u64().unwrap() as usize);
-        let start = data.len();
-        data.extend(bytes[from..to].chunks(2).flat_map(|half| [0, 0, half[0], half[1]]));
-        tensor["dtype"] = "F32".into();
-        tensor["data_offsets"] = vec![start, data.len()].into();
-    }
-    let header = serde_json::to_vec(&header).unwrap();
-    std::fs::write(path, [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat())
-        .unwrap();
-}
-
 /// Through the whole engine, prompt to text, the reference's own continuation comes out, token by token.
 #[test]
 fn reference_checkpoints_continue_as_transformers_does() {
@@ -250,7 +233,7 @@ fn reference_checkpoints_continue_as_transformers_does() {
         let folder = tempfile::tempdir().unwrap();
         let fixture = fixtures::arch(name);
         fixtures::materialise(&fixture, folder.path()).unwrap();
-        widen(&folder.path().join("model.safetensors"));
+        widened::widen(&folder.path().join("model.safetensors"));
         let reference = fixtures::Reference::read(&fixture).unwrap();
         let tolerance = f64::from(reference.tolerance.unwrap().f32);
         let mut engine = load(folder.path()).1;

@@ -40,7 +40,9 @@ fn engine() -> Box<dyn Engine> {
         }
     }
     let job = LoadModel { model, ..LoadModel::default() };
-    engine::load(&job, 1, &mut |_, _| {}).unwrap().1
+    engine::load(&job, &engine::Surroundings { seed: 1, ..Default::default() }, &mut |_, _| {})
+        .unwrap()
+        .1
 }
 
 /// Those that are written down, and some made from a seed of every supported keyword.

@@ -17,6 +17,22 @@ pub fn server_log() -> Option<PathBuf> {
     Some(home()?.join("logs").join("server.log"))
 }
 
+/// What may be deleted at any time: OLLMLX_CACHE_DIR, else where the system wants such things.
+pub fn cache() -> Option<PathBuf> {
+    if let Some(folder) = variable("OLLMLX_CACHE_DIR") {
+        return Some(folder.into());
+    }
+    let home = || variable("HOME").map(PathBuf::from);
+    let caches = match cfg!(target_os = "macos") {
+        true => home()?.join("Library/Caches"),
+        false => match variable("XDG_CACHE_HOME") {
+            Some(folder) => PathBuf::from(folder),
+            None => home()?.join(".cache"),
+        },
+    };
+    Some(caches.join("ollmlx"))
+}
+
 /// The models that ship with the program: what OLLMLX_BUILTIN_MODELS says, else `share/ollmlx/models` in the
 /// program's folder or one above it, which finds both an installation (`bin/ollmlx`, `share/…`) and a build tree.
 pub fn builtin_models() -> Option<PathBuf> {

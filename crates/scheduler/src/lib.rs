@@ -22,6 +22,7 @@ pub use duration::DurationError;
 pub use keep_alive::KeepAlive;
 pub use launch::{InProcess, Job, Launcher, OwnBinary};
 pub use lease::{EventStream, Lease};
+pub use memory::parse_bytes;
 pub use scheduler::{Resident, Scheduler, Want};
 
 /// A conversion runs in a child of its own; this is its stream of news.

@@ -39,7 +39,7 @@ fn mem_available_bytes(meminfo: &str) -> Option<u64> {
 }
 
 /// A number of bytes, or with a unit: `24GiB`, `800 MiB`.
-pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let scale: u64 = match unit.trim().to_ascii_lowercase().as_str() {

@@ -47,6 +47,7 @@ impl<E: Executor> Steps<E> {
             breaks: Vec::new(),
             failures: 0,
             sampling,
+            draft_tokens_max: sequence::draft_tokens_max(&request.options),
             logprobs: request.logprobs,
             output: Output::new(&self.text, request.options.stop.unwrap_or_default(), parser),
             constraint,

@@ -12,6 +12,7 @@ use protocol::{Outbox, RequestId};
 use super::Steps;
 use crate::batcher::{Desk, Start};
 use crate::executor::Executor;
+use crate::persist::{Brought, Shelf};
 use crate::prefix::{self, Tree};
 use crate::sequence::{Place, Sequence};
 
@@ -36,6 +37,7 @@ pub(super) struct Door<'a, E: Executor> {
     pub executor: &'a mut E,
     pub tree: &'a mut Tree<E::Page, E::State>,
     pub sequences: &'a mut HashMap<RequestId, Sequence<E>>,
+    pub shelf: &'a mut Option<Shelf>,
     pub out: &'a dyn Outbox,
 }
 
@@ -55,6 +57,13 @@ impl<E: Executor> Desk for Door<'_, E> {
         if is_unread || self.is_computed_elsewhere(sequence) {
             return Start::Later;
         }
+        let is_busy = || self.sequences.values().any(|other| other.place.is_some());
+        if let Some(shelf) = self.shelf
+            && shelf.bring(id, &sequence.tokens, is_busy(), self.tree, self.executor)
+                == Brought::Some
+        {
+            return Start::Later;
+        }
         let found = self.tree.find(&sequence.tokens, self.executor);
         let page_tokens = self.executor.page_tokens();
         let whole = found.length / page_tokens;
@@ -65,9 +74,11 @@ impl<E: Executor> Desk for Door<'_, E> {
         let room = Room::new(self.executor, self.tree, self.sequences.values());
         if !room.has(reserved_pages - whole, 1) {
             self.tree.leave(&nodes);
+            self.shelf.iter_mut().for_each(|shelf| shelf.let_go(id, self.tree));
             return Start::NoRoom;
         }
         let slot = self.executor.open_on(&found.pages, found.length, found.state.as_ref());
+        self.shelf.iter_mut().for_each(|shelf| shelf.let_go(id, self.tree));
         let place = Place {
             slot,
             nodes,
@@ -259,6 +270,7 @@ impl<E: Executor> Steps<E> {
         let page_tokens = self.executor.page_tokens();
         let length = self.executor.length(place.slot);
         let known = length.min(tokens.len());
+        self.shelf.iter_mut().for_each(|shelf| shelf.keep(&tokens[..known]));
         let pages = self.executor.pages(place.slot).to_vec();
         self.tree.extend(&mut place.nodes, &tokens[..known], &pages, &mut self.executor);
         if length == known && length > 0 {

@@ -4,10 +4,10 @@
 
 use std::rc::Rc;
 
-use mlx::Array;
 use mlx::pages::Block;
+use mlx::{Array, Dtype};
 
-use super::{Cache, Layouts, Memory, Page, Part};
+use super::{Cache, Layouts, Memory, Page, Part, State};
 use crate::error::{Error, Result};
 
 /// The first bytes of a page, and the version of what follows.
@@ -129,5 +129,88 @@ impl Memory {
             })
             .collect();
         Some(Part::Arrays(arrays))
+    }
+}
+
+/// Dtypes that states have, by their number in a file.
+const STATE_DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::Bf16, Dtype::F16];
+
+impl State {
+    /// All of it as bytes; waits until it is computed. Length and number of layers, then for each layer its arrays: dtype,
+    /// dimensions, elements.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(self.bytes() + 64);
+        let number = |bytes: &mut Vec<u8>, n: usize| bytes.extend((n as u32).to_le_bytes());
+        number(&mut bytes, self.length);
+        number(&mut bytes, self.layers.len());
+        for arrays in self.layers.iter() {
+            number(&mut bytes, arrays.len());
+            for array in arrays.iter() {
+                let dtype = STATE_DTYPES.iter().position(|dtype| *dtype == array.dtype());
+                let reason = || format!("a state of {} cannot be kept", array.dtype());
+                number(&mut bytes, dtype.ok_or_else(|| Error::Page { reason: reason() })?);
+                number(&mut bytes, array.shape().len());
+                array.shape().iter().for_each(|dim| number(&mut bytes, *dim as usize));
+                bytes.extend(array.to_bytes()?);
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// None where these are no bytes of a state. Whose state it is the caller knows.
+    pub fn from_bytes(bytes: &[u8]) -> Option<State> {
+        let mut rest = bytes;
+        let number = |rest: &mut &[u8]| {
+            let (head, tail) = rest.split_first_chunk::<4>()?;
+            *rest = tail;
+            Some(u32::from_le_bytes(*head) as usize)
+        };
+        let (length, count) = (number(&mut rest)?, number(&mut rest)?);
+        let mut layers = Vec::new();
+        for _ in 0..count {
+            let mut arrays = Vec::new();
+            for _ in 0..number(&mut rest)? {
+                let dtype = *STATE_DTYPES.get(number(&mut rest)?)?;
+                let dims = number(&mut rest)?;
+                let shape: Option<Vec<i32>> =
+                    (0..dims).map(|_| i32::try_from(number(&mut rest)?).ok()).collect();
+                let shape = shape?;
+                let elements = shape.iter().try_fold(1usize, |n, dim| n.checked_mul(*dim as usize));
+                let (own, after) = rest.split_at_checked(elements?.checked_mul(dtype.size())?)?;
+                rest = after;
+                arrays.push(Array::from_bytes(own, &shape, dtype));
+            }
+            layers.push(Rc::from(arrays));
+        }
+        rest.is_empty().then(|| State { length, layers: layers.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_comes_back_as_it_was() {
+        mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
+        let one = Array::from_slice(&[1.5f32, -2.0, 3.0, 4.0, 5.0, 6.0], &[1, 2, 3]);
+        let other = one.cast(Dtype::Bf16).reshape(&[6]);
+        let layers: [Vec<Array>; 3] = [vec![one.clone(), other], Vec::new(), vec![one]];
+        let state = State { length: 77, layers: layers.into_iter().map(Rc::from).collect() };
+        let bytes = state.to_bytes().unwrap();
+        let back = State::from_bytes(&bytes).unwrap();
+        assert_eq!((back.length, back.layers.len()), (77, 3));
+        for (before, after) in state.arrays().iter().zip(back.arrays()) {
+            assert_eq!((before.shape(), before.dtype()), (after.shape(), after.dtype()));
+            assert_eq!(before.to_bytes().unwrap(), after.to_bytes().unwrap());
+        }
+        assert_eq!(back.to_bytes().unwrap(), bytes);
+        for length in 0..bytes.len() {
+            assert!(State::from_bytes(&bytes[..length]).is_none(), "{length} bytes");
+        }
+        assert!(State::from_bytes(&[&bytes[..], &[0]].concat()).is_none());
+        let odd =
+            State { length: 1, layers: [Rc::from([Array::from_slice(&[1u32], &[1])])].into() };
+        assert!(odd.to_bytes().is_err());
     }
 }

@@ -45,6 +45,10 @@ Environment Variables:
       OLLAMA_LOAD_TIMEOUT           How long to allow model loads to stall before giving up (default \"5m\")
       OLLAMA_NOPRUNE                Do not clear away blobs that no model uses at start
       OLLAMA_GPU_OVERHEAD           Memory to leave to others, in bytes or like \"2GiB\" (default 0)
+      OLLMLX_PROMPT_LOOKUP          Draft what followed the same words before; replies stay the same
+      OLLMLX_CACHE_DIR              Where computed prompts outlive the server
+                                    (default ~/.cache/ollmlx; ~/Library/Caches/ollmlx on macOS)
+      OLLMLX_CACHE_SIZE             How much of them, in bytes or like \"20GiB\"; 0 for none (default \"10GiB\")
       OLLMLX_MEMORY_BYTES           What all models together may take, in bytes or like \"24GiB\"
                                     (default: most of what is free when the server starts)
       OLLMLX_MLX_PATH               Where to look for MLX first
@@ -52,7 +56,7 @@ Environment Variables:
       OLLMLX_ENGINE                 `scripted` answers with fixed words, to try a client without a model";
 
 /// The settings that the first log line tells.
-const SETTINGS: [&str; 17] = [
+const SETTINGS: [&str; 20] = [
     "OLLAMA_DEBUG",
     "OLLAMA_HOST",
     "OLLAMA_CONTEXT_LENGTH",
@@ -66,6 +70,9 @@ const SETTINGS: [&str; 17] = [
     "OLLAMA_LOAD_TIMEOUT",
     "OLLAMA_NOPRUNE",
     "OLLAMA_GPU_OVERHEAD",
+    "OLLMLX_PROMPT_LOOKUP",
+    "OLLMLX_CACHE_DIR",
+    "OLLMLX_CACHE_SIZE",
     "OLLMLX_MEMORY_BYTES",
     "OLLMLX_MLX_PATH",
     "OLLMLX_BUILTIN_MODELS",

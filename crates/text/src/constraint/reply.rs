@@ -26,6 +26,16 @@ impl Constraint {
         Constraint { vocabulary, matcher, free, numbers }
     }
 
+    /// The same reply at the same place, to go another way.
+    pub fn fork(&self) -> Constraint {
+        Constraint {
+            vocabulary: self.vocabulary.clone(),
+            matcher: self.matcher.clone(),
+            free: self.free.clone(),
+            numbers: self.numbers.clone(),
+        }
+    }
+
     /// The tokens that may come next, end tokens among them where the reply may end. Never empty.
     pub fn mask(&mut self) -> Result<Mask> {
         let mask = match self.free.take() {

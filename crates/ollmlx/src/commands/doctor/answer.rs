@@ -81,7 +81,7 @@ pub fn tell() -> anyhow::Result<()> {
 fn ask(model: ModelFiles) -> Said {
     let mut said = Said::default();
     let job = LoadModel { model, ..LoadModel::default() };
-    match engine::load(&job, 0, &mut |_, _| {}) {
+    match engine::load(&job, &engine::Surroundings::default(), &mut |_, _| {}) {
         Err(failure) => said.failure = Some(failure.message),
         Ok((_, mut engine)) => {
             engine.submit(request(), &mut said);

@@ -1,0 +1,401 @@
+//! How many tokens to draft: as many as pay, by what was accepted and by what steps took. Pure; times come from outside.
+//!
+//! A drafted token is worth the likelihood that it and all before it are accepted; it costs a row of the verifying step
+//! and a turn of the drafter. Rows are added where they are worth most, over the whole batch, while tokens a second grow.
+//! What does not pay is parked: then a sequence is plain, and a short draft now and then, ever more rarely, tells whether
+//! that is still right.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Tokens drafted at once for one sequence. Price: so many rows that may all be for nothing.
+pub(crate) const DEPTH_MAX: usize = 8;
+
+/// Rows of one step with drafts. More would no longer be read from memory only once, on any device known.
+pub(crate) const ROWS_MAX: usize = 48;
+
+/// Drafting has to promise this much more than plain decoding; less is within what measuring misses.
+const GAIN_MIN: f64 = 1.03;
+
+/// Tokens of a probe, and of the first draft of all.
+const PROBE_DEPTH: usize = 2;
+
+/// Tokens of a sequence between two probes: twice as many after each that failed.
+const PAUSE_MIN: u32 = 24;
+const PAUSE_MAX: u32 = 768;
+
+/// The part of all time that probes may cost. With what the first drafts cost: the price of drafts that never pay.
+const PROBING: f64 = 0.01;
+
+/// After so many steps with drafts there are some plain ones, so that what they take is known.
+const PLAIN_EVERY: u32 = 256;
+const PLAIN_STEPS: u32 = 4;
+
+/// Weight of a new measurement of time.
+const FRESH: f64 = 0.2;
+
+/// So many tried tokens ago a result counts half.
+const HALF_LIFE_TOKENS: f64 = 48.0;
+
+/// What is thought of a sequence's drafts before any was tried, and how much experience that thought is worth.
+const ACCEPTED_FIRST: f64 = 0.7;
+const TRIED_FIRST: f64 = 4.0;
+
+/// Tokens that were verified, and how many of them were right; older ones count less.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Record {
+    tried: f64,
+    accepted: f64,
+}
+
+impl Record {
+    /// Of a sequence that nothing is known of, where those before it had `likelihood`.
+    fn presumed(likelihood: f64) -> Record {
+        Record { tried: TRIED_FIRST, accepted: TRIED_FIRST * likelihood }
+    }
+
+    fn add(&mut self, drafted: usize, accepted: usize) {
+        // Behind the first wrong token nothing was tried.
+        let tried = (accepted + 1).min(drafted);
+        let fade = 0.5f64.powf(tried as f64 / HALF_LIFE_TOKENS);
+        self.tried = self.tried * fade + tried as f64;
+        self.accepted = self.accepted * fade + accepted as f64;
+    }
+
+    /// Of one token, given that those before it were right.
+    fn likelihood(&self) -> f64 {
+        (self.accepted / self.tried.max(1.0)).clamp(0.0, 0.99)
+    }
+}
+
+/// What drafts of one sequence have brought.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    record: Record,
+    /// Plain tokens since the last draft, and how many there are to be until a probe.
+    plain: u32,
+    pause: u32,
+    /// Tokens, all in all.
+    pub drafted: u64,
+    pub accepted: u64,
+}
+
+impl History {
+    pub fn add_plain(&mut self) {
+        self.plain = self.plain.saturating_add(1);
+    }
+}
+
+/// A sequence of the next step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member<'a> {
+    pub history: &'a History,
+    /// Drafts are of no use beyond; 0: none at all.
+    pub depth_max: usize,
+}
+
+/// What all sequences taught: times of steps, and what to expect of a new sequence.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// Seconds of a plain step, by its rows.
+    plain: BTreeMap<usize, f64>,
+    /// Seconds of a step that verifies drafts, by its rows.
+    verifying: BTreeMap<usize, f64>,
+    /// Seconds that the drafter takes for each token of the longest draft.
+    drafting: Option<f64>,
+    all: Record,
+    since_plain: u32,
+}
+
+impl Pace {
+    pub fn new() -> Pace {
+        Pace {
+            plain: BTreeMap::new(),
+            verifying: BTreeMap::new(),
+            drafting: None,
+            all: Record::presumed(ACCEPTED_FIRST),
+            since_plain: 0,
+        }
+    }
+
+    pub fn start(&self) -> History {
+        let record = Record::presumed(self.all.likelihood());
+        History { record, plain: 0, pause: PAUSE_MIN, drafted: 0, accepted: 0 }
+    }
+
+    pub fn add_plain(&mut self, rows: usize, time: Duration) {
+        blend(self.plain.entry(rows), time.as_secs_f64());
+        // A few in a row end what `is_refreshing` asks for.
+        if self.since_plain >= PLAIN_EVERY {
+            self.since_plain += 1;
+            if self.since_plain >= PLAIN_EVERY + PLAIN_STEPS {
+                self.since_plain = 0;
+            }
+        }
+    }
+
+    pub fn add_verifying(&mut self, rows: usize, time: Duration) {
+        blend(self.verifying.entry(rows), time.as_secs_f64());
+        self.since_plain += 1;
+    }
+
+    /// `depth` is that of the longest draft.
+    pub fn add_drafting(&mut self, depth: usize, time: Duration) {
+        let each = time.as_secs_f64() / depth.max(1) as f64;
+        self.drafting = Some(self.drafting.map_or(each, |known| known + FRESH * (each - known)));
+    }
+
+    /// What came of a draft.
+    pub fn add_result(&mut self, history: &mut History, drafted: usize, accepted: usize) {
+        history.record.add(drafted, accepted);
+        history.drafted += drafted as u64;
+        history.accepted += accepted as u64;
+        self.all.add(drafted, accepted);
+        if accepted == drafted {
+            history.pause = PAUSE_MIN;
+        } else if history.plain >= history.pause {
+            history.pause = (history.pause * 2).min(PAUSE_MAX);
+        }
+        history.plain = 0;
+    }
+
+    /// How many tokens to draft for each member of the next step.
+    pub fn depths(&self, members: &[Member<'_>]) -> Vec<usize> {
+        let mut depths = vec![0; members.len()];
+        // Without a plain step of this size there is nothing to compare with.
+        let Some(plain) = self.plain.get(&members.len()).copied() else { return depths };
+        if self.since_plain >= PLAIN_EVERY {
+            return depths;
+        }
+        if !self.verifying.is_empty() {
+            let best = self.best(members, plain);
+            if best.iter().any(|depth| *depth > 0) {
+                return best;
+            }
+        }
+        // One at a time: others are due in the next steps.
+        let due = |member: &Member<'_>| {
+            member.depth_max > 0 && self.is_due(member.history, members.len(), plain)
+        };
+        if let Some(at) = members.iter().position(due).filter(|_| members.len() < ROWS_MAX) {
+            let room = ROWS_MAX - members.len();
+            depths[at] = PROBE_DEPTH.min(members[at].depth_max).min(room);
+        }
+        depths
+    }
+
+    /// A probe costs all members time, and all members make them.
+    fn is_due(&self, history: &History, count: usize, plain: f64) -> bool {
+        if self.verifying.is_empty() {
+            return true;
+        }
+        let probe = self.verifying_time(count + PROBE_DEPTH, count, plain);
+        let drafting = PROBE_DEPTH as f64 * self.drafting.unwrap_or(0.0);
+        let lost_tokens = (probe + drafting - plain).max(0.0) / plain;
+        let pause = f64::from(history.pause).max(lost_tokens * count as f64 / PROBING);
+        f64::from(history.plain) >= pause
+    }
+
+    fn best(&self, members: &[Member<'_>], plain: f64) -> Vec<usize> {
+        let count = members.len();
+        let mut depths = vec![0; count];
+        let (mut best, mut best_rate) = (depths.clone(), count as f64 / plain * GAIN_MIN);
+        let mut tokens = count as f64;
+        // What the next drafted token of each member is worth.
+        let mut worth: Vec<f64> =
+            members.iter().map(|member| member.history.record.likelihood()).collect();
+        for rows in count + 1..=ROWS_MAX {
+            let open = (0..count).filter(|at| depths[*at] < members[*at].depth_max.min(DEPTH_MAX));
+            let Some(at) = open.max_by(|a, b| worth[*a].total_cmp(&worth[*b])) else { break };
+            tokens += worth[at];
+            worth[at] *= members[at].history.record.likelihood();
+            depths[at] += 1;
+            let turns = depths.iter().copied().max().unwrap_or(0) as f64;
+            let time =
+                self.verifying_time(rows, count, plain) + turns * self.drafting.unwrap_or(0.0);
+            if tokens / time > best_rate {
+                (best, best_rate) = (depths.clone(), tokens / time);
+            }
+        }
+        best
+    }
+
+    /// Measured, or on a line through what is next to it.
+    fn verifying_time(&self, rows: usize, plain_rows: usize, plain: f64) -> f64 {
+        let below = self.verifying.range(..=rows).next_back();
+        let above = self.verifying.range(rows..).next();
+        let line = |from: (usize, f64), to: (usize, f64)| match to.0 - from.0 {
+            0 => to.1,
+            width => from.1 + (to.1 - from.1) * (rows - from.0) as f64 / width as f64,
+        };
+        let start = (plain_rows, plain);
+        match (below.filter(|below| *below.0 > plain_rows), above) {
+            (Some(below), Some(above)) => line(pair(below), pair(above)),
+            (None, Some(above)) => line(start, pair(above)),
+            (Some(below), None) => {
+                let (known, time) = pair(below);
+                // As steep as it was so far.
+                let slope = ((time - plain) / (known - plain_rows) as f64).max(0.0);
+                time + slope * (rows - known) as f64
+            }
+            (None, None) => plain,
+        }
+    }
+}
+
+fn pair((rows, time): (&usize, &f64)) -> (usize, f64) {
+    (*rows, *time)
+}
+
+fn blend(entry: std::collections::btree_map::Entry<'_, usize, f64>, time: f64) {
+    entry.and_modify(|known| *known += FRESH * (time - *known)).or_insert(time);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device, and a drafter with a certain luck.
+    #[derive(Clone, Copy)]
+    struct World {
+        sequences: usize,
+        likelihood: f64,
+        /// Milliseconds of a step, of each of its rows, of drafting a token.
+        step: f64,
+        row: f64,
+        draft: f64,
+    }
+
+    fn milliseconds(time: f64) -> Duration {
+        Duration::from_secs_f64(time / 1000.0)
+    }
+
+    /// How many times as fast as plain decoding it comes out, over so many steps.
+    fn gain(world: World, steps: usize) -> f64 {
+        let World { sequences, likelihood, step, row, draft } = world;
+        let mut pace = Pace::new();
+        let mut histories: Vec<History> = (0..sequences).map(|_| pace.start()).collect();
+        let (mut time, mut tokens) = (0.0, 0.0);
+        let mut dice = 1u64;
+        let mut luck = || {
+            dice = dice
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 40) as f64 / (1u64 << 24) as f64
+        };
+        for _ in 0..steps {
+            let members: Vec<Member<'_>> =
+                histories.iter().map(|history| Member { history, depth_max: DEPTH_MAX }).collect();
+            let depths = pace.depths(&members);
+            let rows = sequences + depths.iter().sum::<usize>();
+            assert!(rows <= ROWS_MAX.max(sequences));
+            let took = step + row * rows as f64;
+            let turns = depths.iter().copied().max().unwrap_or(0);
+            time += took + turns as f64 * draft;
+            if turns == 0 {
+                pace.add_plain(rows, milliseconds(took));
+            } else {
+                pace.add_verifying(rows, milliseconds(took));
+                pace.add_drafting(turns, milliseconds(turns as f64 * draft));
+            }
+            for (history, depth) in histories.iter_mut().zip(depths) {
+                let accepted = (0..depth).take_while(|_| luck() < likelihood).count();
+                tokens += 1.0 + accepted as f64;
+                match depth {
+                    0 => history.add_plain(),
+                    _ => pace.add_result(history, depth, accepted),
+                }
+            }
+        }
+        let plain = sequences as f64 / (step + row * sequences as f64);
+        tokens / time / plain
+    }
+
+    #[track_caller]
+    fn check(world: World, at_least: f64) {
+        let gain = gain(world, 1000);
+        assert!(gain >= at_least, "{gain}");
+    }
+
+    const PLAIN: World = World { sequences: 1, likelihood: 0.8, step: 10.0, row: 0.5, draft: 0.5 };
+
+    #[test]
+    fn good_drafts_are_used() {
+        // With certain drafts: nine tokens for a step of nine rows and eight turns, 14.5 + 4 instead of 94.5.
+        check(World { likelihood: 1.0, ..PLAIN }, 4.5);
+        check(PLAIN, 2.0);
+        check(World { sequences: 8, ..PLAIN }, 1.4);
+        check(World { likelihood: 0.5, ..PLAIN }, 1.3);
+    }
+
+    #[test]
+    fn bad_drafts_cost_next_to_nothing() {
+        for sequences in [1, 2, 8, 16, 60] {
+            for likelihood in [0.0, 0.05, 0.2] {
+                // Rows that cost as much as steps, drafts that cost as much as tokens, and both.
+                for (step, row, draft) in
+                    [(10.0, 0.5, 0.5), (1.0, 10.0, 0.5), (10.0, 0.1, 10.0), (1.0, 10.0, 10.0)]
+                {
+                    check(World { sequences, likelihood, step, row, draft }, 0.97);
+                }
+            }
+        }
+        // Right nearly always, and too dear all the same.
+        check(World { likelihood: 0.95, row: 20.0, step: 1.0, draft: 5.0, sequences: 1 }, 0.97);
+    }
+
+    #[test]
+    fn a_short_reply_pays_little_for_trying() {
+        // A new sequence after others that went badly starts plain.
+        let mut pace = Pace::new();
+        for _ in 0..50 {
+            let mut history = pace.start();
+            pace.add_result(&mut history, 4, 0);
+        }
+        pace.add_plain(1, milliseconds(10.0));
+        pace.add_verifying(3, milliseconds(15.0));
+        let history = pace.start();
+        assert_eq!(pace.depths(&[Member { history: &history, depth_max: 8 }]), [0]);
+    }
+
+    #[test]
+    fn luck_that_comes_back_is_noticed() {
+        let mut pace = Pace::new();
+        let mut history = pace.start();
+        pace.add_plain(1, milliseconds(10.0));
+        for _ in 0..50 {
+            pace.add_result(&mut history, 4, 0);
+            pace.add_verifying(5, milliseconds(11.0));
+        }
+        let mut plain = 0;
+        for _ in 0..4000 {
+            match pace.depths(&[Member { history: &history, depth_max: 8 }])[0] {
+                0 => {
+                    plain += 1;
+                    history.add_plain();
+                    pace.add_plain(1, milliseconds(10.0));
+                }
+                depth => {
+                    pace.add_verifying(1 + depth, milliseconds(11.0));
+                    pace.add_result(&mut history, depth, depth);
+                }
+            }
+        }
+        assert!(plain < 1500, "{plain} of 4000 steps were plain");
+    }
+
+    #[test]
+    fn limits_are_kept() {
+        let mut pace = Pace::new();
+        pace.add_plain(2, milliseconds(10.0));
+        pace.add_plain(1, milliseconds(10.0));
+        let history = pace.start();
+        let member = |depth_max| Member { history: &history, depth_max };
+        assert_eq!(pace.depths(&[member(0), member(9)]), [0, PROBE_DEPTH], "the first of all");
+        pace.add_verifying(3, milliseconds(10.0));
+        assert_eq!(pace.depths(&[member(0), member(3)]), [0, 3]);
+        assert_eq!(pace.depths(&[member(0), member(99)]), [0, DEPTH_MAX]);
+        assert_eq!(pace.depths(&[member(0)]), [0]);
+        assert_eq!(pace.depths(&[member(1), member(1), member(1)]), [0, 0, 0], "not measured");
+    }
+}

@@ -1,0 +1,217 @@
+//! Drafts of a small model with the same tokens. It has a memory of its own, in which it follows the sequences that it
+//! is asked for; it draws with their randomness, so that it says the same as the large model wherever both think alike.
+//!
+//! What it remembers of a sequence may lag behind, or have gone astray with a draft: each ask says all tokens, and what
+//! differs is forgotten and read anew. It never fails anybody: who cannot be drafted for gets no draft.
+
+use std::collections::{HashMap, VecDeque};
+
+use protocol::{Failure, RequestId};
+
+use crate::executor::{Draw, Executor, Feed, Input};
+use crate::speculation::{Ask, Drafter};
+
+/// Tokens that it reads in one step. Price: activations of this many rows of a small model.
+const CHUNK_TOKENS: usize = 1024;
+
+/// Ended sequences whose beginning others may take over. Price: their keys and values in a small model's memory.
+const ENDED_MAX: usize = 4;
+
+pub(crate) struct ModelDrafter<E: Executor> {
+    executor: E,
+    context_tokens_max: usize,
+    followed: HashMap<RequestId, Followed<E::Slot>>,
+    /// The latest last.
+    ended: VecDeque<Followed<E::Slot>>,
+}
+
+struct Followed<Slot> {
+    slot: Slot,
+    /// What the slot remembers.
+    tokens: Vec<u32>,
+}
+
+impl<E: Executor> ModelDrafter<E> {
+    pub fn new(executor: E, context_tokens_max: usize) -> ModelDrafter<E> {
+        let (followed, ended) = (HashMap::new(), VecDeque::new());
+        ModelDrafter { executor, context_tokens_max, followed, ended }
+    }
+
+    fn draft(&mut self, asks: &[Ask<'_>]) -> Result<Vec<Vec<u32>>, Failure> {
+        let fits = |ask: &Ask<'_>| ask.tokens.len() + ask.depth <= self.context_tokens_max;
+        let members: Vec<usize> =
+            (0..asks.len()).filter(|at| asks[*at].depth > 0 && fits(&asks[*at])).collect();
+        for at in &members {
+            self.follow(&asks[*at])?;
+        }
+        let turns = members.iter().map(|at| asks[*at].depth).max().unwrap_or(0);
+        // All turns are under way before the first is read: each takes the token before it where it is.
+        let mut under_way = Vec::with_capacity(turns);
+        for turn in 0..turns {
+            let drafting: Vec<usize> =
+                members.iter().copied().filter(|at| asks[*at].depth > turn).collect();
+            let feeds: Vec<Feed<E::Slot>> =
+                drafting.iter().map(|at| self.feed(&asks[*at], turn)).collect();
+            under_way.push((drafting, self.executor.dispatch(&feeds)?));
+        }
+        let mut drafts = vec![Vec::new(); asks.len()];
+        for (drafting, ticket) in under_way {
+            for (at, drawn) in drafting.into_iter().zip(self.executor.collect(ticket)?) {
+                drafts[at].extend(drawn.iter().map(|drawn| drawn.token));
+            }
+        }
+        for at in members {
+            if let Some(followed) = self.followed.get_mut(&asks[at].id) {
+                // The last one was drawn and not read.
+                let read = drafts[at].len().saturating_sub(1);
+                followed.tokens = [asks[at].tokens, &drafts[at][..read]].concat();
+            }
+        }
+        Ok(drafts)
+    }
+
+    fn feed(&self, ask: &Ask<'_>, turn: usize) -> Feed<E::Slot> {
+        let followed = &self.followed[&ask.id];
+        let input = match turn {
+            0 => Input::Tokens(ask.tokens[followed.tokens.len()..].to_vec()),
+            _ => Input::Previous,
+        };
+        let index = ask.index + turn as u64;
+        let (sampling, edits) = (ask.sampling.clone(), ask.sampling.edits(None, None));
+        let draw = Draw { sampling, index, logprobs: None, edits, late: false };
+        Feed { slot: followed.slot, input, draws: vec![draw] }
+    }
+
+    /// Brings its memory of the sequence to within a chunk of the end, and at least one token before it.
+    fn follow(&mut self, ask: &Ask<'_>) -> Result<(), Failure> {
+        if !self.followed.contains_key(&ask.id) {
+            let new = self.start(ask.tokens);
+            self.followed.insert(ask.id, new);
+        }
+        let Some(followed) = self.followed.get_mut(&ask.id) else { return Ok(()) };
+        let known = shared(&followed.tokens, ask.tokens).min(ask.tokens.len().saturating_sub(1));
+        if known < self.executor.length(followed.slot) {
+            self.executor.rewind(followed.slot, known);
+        }
+        followed.tokens.truncate(known);
+        while ask.tokens.len() - followed.tokens.len() > CHUNK_TOKENS {
+            let from = followed.tokens.len();
+            let chunk = ask.tokens[from..from + CHUNK_TOKENS].to_vec();
+            followed.tokens.extend_from_slice(&chunk);
+            let feed = Feed { slot: followed.slot, input: Input::Tokens(chunk), draws: Vec::new() };
+            let ticket = self.executor.dispatch(&[feed])?;
+            self.executor.collect(ticket)?;
+        }
+        Ok(())
+    }
+
+    /// A slot for a sequence that it has not seen: that of an ended one which begins alike, if there is one.
+    fn start(&mut self, tokens: &[u32]) -> Followed<E::Slot> {
+        let alike = |at: &usize| shared(&self.ended[*at].tokens, tokens);
+        let best = (0..self.ended.len()).max_by_key(alike).filter(|at| alike(at) > 0);
+        match best.and_then(|at| self.ended.remove(at)) {
+            Some(ended) => ended,
+            None => Followed { slot: self.executor.open(), tokens: Vec::new() },
+        }
+    }
+
+    /// What these slots hold cannot be trusted.
+    fn close(&mut self, asks: &[Ask<'_>]) {
+        for ask in asks {
+            if let Some(followed) = self.followed.remove(&ask.id) {
+                self.executor.close(followed.slot);
+            }
+        }
+    }
+}
+
+impl<E: Executor> Drafter for ModelDrafter<E> {
+    fn propose(&mut self, asks: &[Ask<'_>]) -> Vec<Vec<u32>> {
+        self.draft(asks).unwrap_or_else(|failure| {
+            tracing::warn!(%failure.message, "the draft model failed; replies go on without it");
+            self.close(asks);
+            vec![Vec::new(); asks.len()]
+        })
+    }
+
+    fn forget(&mut self, id: RequestId) {
+        let Some(followed) = self.followed.remove(&id) else { return };
+        self.ended.push_back(followed);
+        while self.ended.len() > ENDED_MAX {
+            if let Some(oldest) = self.ended.pop_front() {
+                self.executor.close(oldest.slot);
+            }
+        }
+    }
+}
+
+fn shared(one: &[u32], other: &[u32]) -> usize {
+    one.iter().zip(other).take_while(|(a, b)| a == b).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scripted::{self, ScriptedExecutor};
+    use crate::speculation::tests::ask;
+
+    /// What the scripted model says after these tokens.
+    fn continued(tokens: &[u32], depth: usize) -> Vec<u32> {
+        let mut tokens = tokens.to_vec();
+        let next = (0..depth).map(|_| {
+            tokens.push(scripted::next(&tokens));
+            tokens[tokens.len() - 1]
+        });
+        next.collect()
+    }
+
+    #[track_caller]
+    fn check(drafter: &mut ModelDrafter<ScriptedExecutor>, asks: &[(u64, &[u32], usize)]) {
+        let expected: Vec<Vec<u32>> =
+            asks.iter().map(|(_, tokens, depth)| continued(tokens, *depth)).collect();
+        let asks: Vec<Ask<'_>> =
+            asks.iter().map(|(id, tokens, depth)| ask(*id, tokens, *depth)).collect();
+        assert_eq!(drafter.propose(&asks), expected);
+    }
+
+    #[test]
+    fn it_follows_wherever_the_sequence_goes() {
+        let mut drafter = ModelDrafter::new(ScriptedExecutor::new(), 10_000);
+        let long: Vec<u32> = (0..3 * CHUNK_TOKENS as u32).map(|token| token % 300).collect();
+        check(&mut drafter, &[(1, &[1, 2, 3], 4), (2, &long, 2)]);
+        // The draft was right, was wrong from its second token on, was not used at all; and with some tokens between.
+        let right = [&[1, 2, 3][..], &continued(&[1, 2, 3], 4), &[9]].concat();
+        check(&mut drafter, &[(1, &right, 4), (2, &[&long[..], &[8, 8]].concat(), 1)]);
+        check(&mut drafter, &[(1, &[&right[..], &[7, 7]].concat(), 3)]);
+        check(&mut drafter, &[(1, &[&right[..], &[7]].concat(), 3), (3, &[4], 1)]);
+        check(&mut drafter, &[(1, &[5, 5], 3)]);
+        // Nothing is computed twice.
+        let computed = drafter.executor.computed;
+        drafter.forget(RequestId(2));
+        check(&mut drafter, &[(4, &[&long[..], &[1]].concat(), 1)]);
+        assert_eq!(drafter.executor.computed, computed + 1);
+        for id in 0..20 {
+            check(&mut drafter, &[(100 + id, &[50 + id as u32], 1)]);
+            drafter.forget(RequestId(100 + id));
+        }
+        assert_eq!(drafter.executor.open_slots(), 3 + ENDED_MAX);
+    }
+
+    #[test]
+    fn who_does_not_fit_gets_no_draft() {
+        let mut drafter = ModelDrafter::new(ScriptedExecutor::new(), 10);
+        let asks = [ask(1, &[1; 9], 2), ask(2, &[1; 8], 2)];
+        assert_eq!(drafter.propose(&asks), [vec![], continued(&[1; 8], 2)]);
+    }
+
+    #[test]
+    fn a_failing_draft_model_starts_anew() {
+        let mut executor = ScriptedExecutor::new();
+        executor.fail_after = Some(1);
+        let mut drafter = ModelDrafter::new(executor, 1000);
+        let asks = [ask(1, &[1, 2], 3), ask(2, &[3, 4], 3)];
+        assert_eq!(drafter.propose(&asks), vec![Vec::<u32>::new(); 2]);
+        assert_eq!(drafter.executor.open_slots(), 0);
+        check(&mut drafter, &[(1, &[1, 2], 3), (2, &[3, 4], 3)]);
+    }
+}

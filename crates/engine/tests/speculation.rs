@@ -1,0 +1,283 @@
+//! Speculation with real models: `pocket`, its draft model and prompt lookup. Replies stay what they are, alone and in a
+//! batch; what is accepted and what it brings is measured.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests fail as tests do.
+
+mod widened;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use engine::Surroundings;
+use protocol::{
+    Engine, Event, Format, Input, LoadModel, Message, ModelFiles, Options, Outbox, Request,
+    RequestId, Role, Think, Work,
+};
+
+fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models")
+}
+
+/// The models in f32: what rounds there differently for one row and for several is far too little to change a text.
+fn in_f32() -> tempfile::TempDir {
+    let copies = tempfile::tempdir().unwrap();
+    for name in ["pocket", "pocket-draft"] {
+        let folder = copies.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let own = files(&models().join(name));
+        for path in own.files.values().chain(&own.tensors) {
+            std::fs::copy(path, folder.join(path.file_name().unwrap())).unwrap();
+        }
+        widened::widen(&folder.join("model.safetensors"));
+    }
+    copies
+}
+
+fn files(folder: &Path) -> ModelFiles {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut model = ModelFiles { name: "pocket".to_owned(), ..ModelFiles::default() };
+    for path in entries.filter(|path| path.is_file()) {
+        let file = path.file_name().unwrap().to_string_lossy().into_owned();
+        match file.ends_with(".safetensors") {
+            true => model.tensors.push(path),
+            false => drop(model.files.insert(file, path)),
+        }
+    }
+    model
+}
+
+/// Who drafts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drafts {
+    None,
+    Model,
+    Lookup,
+}
+
+/// `models` has both.
+fn load(models: &Path, drafts: Drafts) -> Box<dyn Engine> {
+    let draft = (drafts == Drafts::Model).then(|| Box::new(files(&models.join("pocket-draft"))));
+    let model = ModelFiles { draft, ..files(&models.join("pocket")) };
+    let job = LoadModel { model, ..LoadModel::default() };
+    let around = Surroundings {
+        seed: 1,
+        prompt_lookup: drafts == Drafts::Lookup,
+        ..Surroundings::default()
+    };
+    engine::load(&job, &around, &mut |_, _| {}).unwrap().1
+}
+
+fn request(id: u64, question: &str, think: bool, options: &Options) -> Request {
+    let message = Message { role: Role::User, content: question.to_owned(), ..Message::default() };
+    Request {
+        id: RequestId(id),
+        input: Input::Chat { messages: vec![message], tools: Vec::new(), template: None },
+        options: options.clone(),
+        format: Format::Free,
+        think: if think { Think::On } else { Think::Off },
+        logprobs: None,
+        tool_choice: protocol::ToolChoice::default(),
+        render_only: false,
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    /// Thoughts, content and tokens of each reply; log-probabilities as text.
+    replies: BTreeMap<u64, (String, String, u32, String)>,
+    first: Option<Instant>,
+}
+
+impl Outbox for Reader {
+    fn send(&mut self, id: RequestId, event: Event) {
+        let reply = self.replies.entry(id.0).or_default();
+        match event {
+            Event::Delta(delta) => {
+                reply.0 += &delta.thinking;
+                reply.1 += &delta.content;
+                for token in delta.logprobs {
+                    reply.3 += &format!("{} {:.1};", token.chosen.id, token.chosen.logprob + 0.001);
+                }
+            }
+            Event::Finished(usage) => reply.2 = usage.generated_tokens,
+            Event::PromptRead { .. } => self.first = Some(Instant::now()),
+            Event::Failed(failure) => panic!("{failure:?}"),
+            Event::Rendered { .. } => {}
+        }
+    }
+
+    fn ready(&self, _: RequestId) -> bool {
+        true
+    }
+}
+
+/// The replies, and the time from the last prompt's end.
+fn serve(engine: &mut dyn Engine, requests: Vec<Request>) -> (Reader, Duration) {
+    let mut reader = Reader::default();
+    requests.into_iter().for_each(|request| engine.submit(request, &mut reader));
+    while engine.step(&mut reader) == Work::More {}
+    let time = reader.first.map_or(Duration::ZERO, |first| first.elapsed());
+    (reader, time)
+}
+
+const QUESTIONS: [&str; 6] = [
+    "What can you do?",
+    "What is 348 + 157?",
+    "Tell me a story about a fox.",
+    "Repeat this: the quick brown fox and the quick brown dog and the quick brown fox.",
+    "Reverse the word planet.",
+    "Count from 3 to 12.",
+];
+
+fn all_options() -> Vec<Options> {
+    let limit = Options { num_predict: Some(100), ..Options::default() };
+    let seeded = |seed| Options { seed: Some(seed), ..limit.clone() };
+    vec![
+        Options { temperature: Some(0.0), ..limit.clone() },
+        seeded(5),
+        Options { temperature: Some(1.4), top_p: Some(1.0), ..seeded(6) },
+        Options { repeat_penalty: Some(1.3), presence_penalty: Some(0.3), ..seeded(7) },
+        Options { stop: Some(vec![" and".to_owned(), "7".to_owned()]), ..seeded(8) },
+        Options { draft_num_predict: Some(2), ..seeded(9) },
+    ]
+}
+
+fn requests() -> Vec<Request> {
+    let options = all_options();
+    let mut requests = Vec::new();
+    for (at, question) in QUESTIONS.iter().enumerate() {
+        for (number, one) in options.iter().enumerate() {
+            let id = (at * options.len() + number) as u64;
+            let logprobs = (number % 2 == 0).then_some(2);
+            let format = match (at + number) % 7 {
+                0 => Format::Regex("[A-Z][a-z ]{5,60}[.]".to_owned()),
+                3 => Format::Json,
+                _ => Format::Free,
+            };
+            let think = at % 2 == 0 && format == Format::Free;
+            requests.push(Request { logprobs, format, ..request(id, question, think, one) });
+        }
+    }
+    requests
+}
+
+fn check(drafts: Drafts) {
+    let models = in_f32();
+    let mut plain = load(models.path(), Drafts::None);
+    let alone: Vec<_> = requests()
+        .into_iter()
+        .flat_map(|request| serve(&mut *plain, vec![request]).0.replies)
+        .collect();
+    let mut engine = load(models.path(), drafts);
+    for (request, (id, expected)) in requests().into_iter().zip(&alone) {
+        let got = serve(&mut *engine, vec![request.clone()]).0.replies;
+        assert_eq!(&got[id], expected, "{drafts:?}: {request:?}");
+    }
+    for group in requests().chunks(5) {
+        let got = serve(&mut *engine, group.to_vec()).0.replies;
+        for request in group {
+            let (_, expected) = &alone[request.id.0 as usize];
+            assert_eq!(&got[&request.id.0], expected, "{drafts:?}, in a batch: {request:?}");
+        }
+    }
+}
+
+#[test]
+fn a_draft_model_changes_no_reply() {
+    check(Drafts::Model);
+}
+
+#[test]
+fn prompt_lookup_changes_no_reply() {
+    check(Drafts::Lookup);
+}
+
+/// Adds up what the log says of drafts.
+#[derive(Default)]
+struct Log {
+    drafted: AtomicU64,
+    accepted: AtomicU64,
+}
+
+struct Listener(Arc<Log>);
+
+impl tracing::field::Visit for &Log {
+    fn record_u64(&mut self, field: &tracing::field::Field, value: u64) {
+        match field.name() {
+            "drafted" => drop(self.drafted.fetch_add(value, Ordering::Relaxed)),
+            "accepted" => drop(self.accepted.fetch_add(value, Ordering::Relaxed)),
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, _: &tracing::field::Field, _: &dyn std::fmt::Debug) {}
+}
+
+impl tracing::Subscriber for Listener {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("engine::speculation")
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut &*self.0);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Tokens a second, and how many of the drafted tokens were accepted. `cargo test --release -p engine --test speculation -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn what_speculation_brings() {
+    let log = Arc::new(Log::default());
+    tracing::subscriber::set_global_default(Listener(Arc::clone(&log))).unwrap();
+    let read = |file: PathBuf| std::fs::read_to_string(file).unwrap();
+    let greedy = Options { temperature: Some(0.0), num_predict: Some(200), ..Options::default() };
+    let sampled = Options { seed: Some(1), num_predict: Some(200), ..Options::default() };
+    println!(
+        "| skill | options | tokens | plain | draft model | prompt lookup |\n|---|---|---|---|---|---|"
+    );
+    for skill in ["about-ollmlx", "arithmetic", "copying", "json", "memory", "planted-sentence-500"]
+    {
+        let lines = read(models().join(format!("pocket/heldout/{skill}.jsonl")));
+        let cases: Vec<serde_json::Value> =
+            lines.lines().take(20).map(|line| serde_json::from_str(line).unwrap()).collect();
+        for (name, options) in [("greedy", &greedy), ("sampled", &sampled)] {
+            let mut row = format!("| {skill} | {name} |");
+            for drafts in [Drafts::None, Drafts::Model, Drafts::Lookup] {
+                let mut engine = load(&models(), drafts);
+                let (mut time, mut tokens) = (Duration::ZERO, 0);
+                for (id, case) in cases.iter().enumerate() {
+                    let question = case["messages"][0]["content"].as_str().unwrap();
+                    let think = case["think"] == true;
+                    let ask = request(id as u64, question, think, options);
+                    let (reader, took) = serve(&mut *engine, vec![ask]);
+                    time += took;
+                    tokens += reader.replies.values().map(|reply| reply.2).sum::<u32>();
+                }
+                if drafts == Drafts::None {
+                    row += &format!(" {tokens} |");
+                }
+                row += &format!(" {:.0}", f64::from(tokens) / time.as_secs_f64());
+                let [drafted, accepted] =
+                    [&log.drafted, &log.accepted].map(|count| count.swap(0, Ordering::Relaxed));
+                if drafted > 0 {
+                    let share = 100.0 * accepted as f64 / drafted as f64;
+                    row += &format!(" ({share:.0} % of {drafted})");
+                }
+                row += " |";
+            }
+            println!("{row}");
+        }
+    }
+}
