@@ -125,6 +125,24 @@ fn in_pages(count: usize) {
     sequences.rise(next, 24);
     let more = count * (cache_bytes(512) + page);
     assert_eq!(sequences.memory.bytes(), more, "position 512 needs another page");
+
+    // The receipts of all that was written stay, the pages do not.
+    for slot in std::mem::take(&mut sequences.slots) {
+        sequences.memory.close(slot);
+    }
+    assert_eq!(sequences.memory.bytes(), 0);
+    assert!(within_a_second(|| mlx::pages::bytes() == 0), "{} bytes stay", mlx::pages::bytes());
+}
+
+/// MLX lets go of a step on a thread of its own.
+fn within_a_second(holds: impl Fn() -> bool) -> bool {
+    let wait = std::time::Duration::from_millis(10);
+    (0..100).any(|_| {
+        holds() || {
+            std::thread::sleep(wait);
+            false
+        }
+    })
 }
 
 /// Steps take what their activations need of MLX's memory.

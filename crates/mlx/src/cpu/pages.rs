@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::{bf16, f16};
 use kernels::{
@@ -106,6 +107,14 @@ pub struct Options<'a> {
 #[derive(Default)]
 pub struct Receipts(RefCell<Option<Array>>);
 
+/// Of all blocks of the process, those included that only kernels under way still use.
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// What all pages of this process take; MLX does not count it.
+pub fn bytes() -> usize {
+    BYTES.load(Ordering::Relaxed)
+}
+
 /// Whether this thread computes where there are pages.
 pub fn are_here() -> bool {
     device() == Device::Cpu
@@ -166,6 +175,7 @@ impl Block {
             },
         };
         let start = map.as_mut().map_or(std::ptr::null_mut(), |map| map.as_mut_ptr());
+        BYTES.fetch_add(bytes, Ordering::Relaxed);
         Block(Arc::new(Memory { start, bytes, _map: map }))
     }
 
@@ -218,6 +228,12 @@ impl Memory {
         let count = range.len() / size_of::<T>();
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.at(range.start).cast(), count) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        BYTES.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

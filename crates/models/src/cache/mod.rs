@@ -236,6 +236,10 @@ impl Memory {
             } else if let Some(recurrent) = cache.recurrent_mut() {
                 recurrent.close(slot);
             }
+            // Else pages would live until the next pass.
+            if let Some(KeyValue { store: Store::Pages(pages), .. }) = cache.key_value_mut() {
+                pages.places = None;
+            }
         }
     }
 
