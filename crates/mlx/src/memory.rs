@@ -1,16 +1,19 @@
-//! What MLX holds and may hold, in bytes, over all threads. Zeros while the library is not open.
+//! What MLX holds and may hold, in bytes, over all threads. Zeros while the library is not open. Pages of keys and values,
+//! which are no arrays, count as such.
 
+use crate::cpu::pages;
 use crate::open::library;
 use crate::{EvalError, ffi::Functions};
 
-/// Memory of arrays.
+/// Memory of arrays and pages.
 pub fn active_bytes() -> usize {
-    figure(|f| f.mlx_get_active_memory)
+    figure(|f| f.mlx_get_active_memory) + pages::bytes()
 }
 
-/// The most that arrays have had since the start or `reset_peak`.
+/// The most that arrays have had since the start or `reset_peak`, and the most that pages have had: a bound where the two
+/// came at different times.
 pub fn peak_bytes() -> usize {
-    figure(|f| f.mlx_get_peak_memory)
+    figure(|f| f.mlx_get_peak_memory) + pages::peak_bytes()
 }
 
 /// Freed memory kept for the next array.
@@ -24,6 +27,7 @@ pub fn limit_bytes() -> usize {
 }
 
 pub fn reset_peak() {
+    pages::reset_peak();
     act(|f| f.mlx_reset_peak_memory);
 }
 

@@ -110,9 +110,20 @@ pub struct Receipts(RefCell<Option<Array>>);
 /// Of all blocks of the process, those included that only kernels under way still use.
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// What all pages of this process take; MLX does not count it.
+/// The most of them since the start or `reset_peak`.
+static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// What all pages of this process take; `memory` adds it to what MLX counts.
 pub fn bytes() -> usize {
     BYTES.load(Ordering::Relaxed)
+}
+
+pub(crate) fn peak_bytes() -> usize {
+    PEAK_BYTES.load(Ordering::Relaxed)
+}
+
+pub(crate) fn reset_peak() {
+    PEAK_BYTES.store(bytes(), Ordering::Relaxed);
 }
 
 /// Whether this thread computes where there are pages.
@@ -175,7 +186,8 @@ impl Block {
             },
         };
         let start = map.as_mut().map_or(std::ptr::null_mut(), |map| map.as_mut_ptr());
-        BYTES.fetch_add(bytes, Ordering::Relaxed);
+        let before = BYTES.fetch_add(bytes, Ordering::Relaxed);
+        PEAK_BYTES.fetch_max(before + bytes, Ordering::Relaxed);
         Block(Arc::new(Memory { start, bytes, _map: map }))
     }
 

@@ -350,8 +350,7 @@ impl Memory {
         written.chain(self.layers.iter().flat_map(of)).collect()
     }
 
-    /// What all slots and holders have together; what they share counts once. On the CPU pages are memory that MLX does
-    /// not count.
+    /// What all slots and holders have together; what they share counts once.
     pub fn bytes(&self) -> usize {
         let mut seen = HashSet::new();
         let lanes = self.layers.iter().filter_map(Cache::lanes).map(|lanes| lanes.bytes(&mut seen));
