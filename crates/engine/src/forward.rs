@@ -241,13 +241,8 @@ impl Executor for Forward {
     }
 
     fn memory(&self) -> MemoryReport {
-        // On the CPU pages are memory that MLX does not count.
-        let pages = match mlx::device() {
-            mlx::Device::Cpu => self.memory.pages_in_use() * self.memory.page_bytes(),
-            mlx::Device::Gpu => 0,
-        };
         MemoryReport {
-            active_bytes: (mlx::memory::active_bytes() + pages) as u64,
+            active_bytes: mlx::memory::active_bytes() as u64,
             cache_bytes: mlx::memory::cache_bytes() as u64,
             peak_bytes: mlx::memory::peak_bytes() as u64,
         }
