@@ -38,6 +38,7 @@ pub(crate) struct Forms {
 
 /// What a request's form is.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // There is one at a time, and it is taken apart at once.
 pub(crate) enum Form {
     /// Any reply will do.
     Any,
