@@ -90,7 +90,13 @@ impl Forms {
     #[cfg(test)]
     pub fn none() -> Forms {
         let worker = Worker::Absent(None);
-        Forms { calls: None, worker, grammars: VecDeque::new(), pending: Vec::new(), is_fresh: false }
+        Forms {
+            calls: None,
+            worker,
+            grammars: VecDeque::new(),
+            pending: Vec::new(),
+            is_fresh: false,
+        }
     }
 
     /// Waits for it no longer than this.
