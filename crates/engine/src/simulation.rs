@@ -620,6 +620,7 @@ fn a_form_that_cannot_be_kept_is_refused_before_anything_is_computed() {
     steps.submit(formed(1, "the cat", 10, &unknown), &mut readers);
     let required = Request { tool_choice: ToolChoice::Required, ..request(2, "the", 9, &[]) };
     steps.submit(required, &mut readers);
+    run_to_end(&mut steps, &mut readers);
     for (id, words) in [(1, "the keyword `not` is not supported"), (2, "tool")] {
         let Some(Event::Failed(failure)) = readers.events[&RequestId(id)].last() else {
             panic!("{id} not refused")

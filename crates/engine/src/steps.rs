@@ -23,7 +23,7 @@ use text::Text;
 
 use crate::batcher::{Batcher, Chunk, Limits, Plan, RUNNING_MAX, WAITING_MAX};
 use crate::executor::{Draw, Drawn, Executor, Feed, Input};
-use crate::forms::Forms;
+use crate::forms::{Forms, PATIENCE};
 use crate::output::Progress;
 use crate::pace::Pace;
 use crate::persist::{Disk, Shelf};
@@ -43,6 +43,8 @@ pub(crate) struct Steps<E: Executor> {
     pace: Pace,
     tree: Tree<E::Page, E::State>,
     sequences: HashMap<RequestId, Sequence<E>>,
+    /// Whose forms are still being understood.
+    forming: Vec<Request>,
     /// One step; where memory was short, in several parts one after the other.
     under_way: Vec<Part<E::Ticket>>,
     /// When the last one was read, and whether there was nothing to do since.
@@ -95,19 +97,16 @@ impl Settings {
 
 impl<E: Executor> Engine for Steps<E> {
     fn submit(&mut self, request: Request, out: &mut dyn Outbox) {
-        let id = request.id;
-        match self.accept(request) {
-            Ok(None) => {}
-            Ok(Some(answer)) => out.send(id, answer),
-            Err(failure) => out.send(id, Event::Failed(failure)),
-        }
+        self.take(request, PATIENCE, out);
     }
 
     fn cancel(&mut self, id: RequestId) {
+        self.forming.retain(|request| request.id != id);
         self.retire(id, None);
     }
 
     fn step(&mut self, out: &mut dyn Outbox) -> Work {
+        self.take_up(Duration::ZERO, out);
         self.grow();
         let plan = self.plan(out);
         let idle = plan.is_empty();
@@ -128,7 +127,12 @@ impl<E: Executor> Engine for Steps<E> {
             let has_more = shelf.put(!self.has_rested, &self.tree, &mut self.executor);
             has_more || shelf.is_reading()
         });
-        if self.has_rested && !has_pages { Work::Idle } else { Work::More }
+        if !self.has_rested || has_pages {
+            return Work::More;
+        }
+        // Nothing is to be done but to wait for a form.
+        let news = self.take_up(PATIENCE, out);
+        if news || !self.forming.is_empty() { Work::More } else { Work::Idle }
     }
 
     fn memory(&self) -> MemoryReport {
@@ -155,6 +159,7 @@ impl<E: Executor> Steps<E> {
             pace: Pace::default(),
             tree: Tree::new(page_tokens),
             sequences: HashMap::new(),
+            forming: Vec::new(),
             under_way: Vec::new(),
             read_at: Duration::ZERO,
             has_rested: true,

@@ -1,25 +1,49 @@
 //! What becomes of a request before anything of it is computed: it is understood, measured against the context and the
 //! memory, and put in line; or refused.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use protocol::{Event, Failure, FailureKind, Request};
+use protocol::{Event, Failure, FailureKind, Outbox, Request};
 
 use super::Steps;
 use crate::executor::Executor;
-use crate::forms;
+use crate::forms::{self, Form};
 use crate::output::Output;
 use crate::prefix;
 use crate::sampling::Sampling;
 use crate::sequence::{self, Clock, Sequence};
 
+/// Requests that wait for their forms. Price: a request's text each.
+const FORMING_MAX: usize = 256;
+
 impl<E: Executor> Steps<E> {
-    /// Puts a request in line, or answers it at once.
-    pub(super) fn accept(&mut self, request: Request) -> Result<Option<Event>, Failure> {
+    /// Waits for its form no longer than this.
+    pub(super) fn take(&mut self, request: Request, patience: Duration, out: &mut dyn Outbox) {
+        let id = request.id;
+        match self.accept(request, patience) {
+            Ok(None) => {}
+            Ok(Some(answer)) => out.send(id, answer),
+            Err(failure) => out.send(id, Event::Failed(failure)),
+        }
+    }
+
+    /// Those whose forms are understood by now; whether there were any.
+    pub(super) fn take_up(&mut self, patience: Duration, out: &mut dyn Outbox) -> bool {
+        let news = !self.forming.is_empty() && self.forms.has_news(patience);
+        if news {
+            for request in std::mem::take(&mut self.forming) {
+                self.take(request, Duration::ZERO, out);
+            }
+        }
+        news
+    }
+
+    /// Puts a request in line, or answers it at once, or keeps it until its form is understood.
+    fn accept(&mut self, request: Request, patience: Duration) -> Result<Option<Event>, Failure> {
         let request = forms::without_forbidden_tools(request);
         let prompt = self.text.render(&request.input, &request.think)?;
         if request.render_only {
-            return Ok(Some(Event::Rendered { prompt, images: 0 }));
+            return Ok(Some(Event::Rendered { prompt, images: request.input.images() as u32 }));
         }
         refuse_what_is_missing(&request)?;
         let tokens = self.text.encode_prompt(&prompt, self.text.prompt_kind(&request.input))?;
@@ -27,10 +51,17 @@ impl<E: Executor> Steps<E> {
         check_length(tokens.len(), context)?;
         let context = context.min(self.tokens_that_fit(tokens.len())?);
         let parser = self.text.parser(&request.input, &request.think, &prompt);
-        let constraint = self.forms.constraint(&request, &prompt, &parser)?;
+        let constraint = match self.forms.form(&request, &prompt, &parser, patience)? {
+            Form::Any => None,
+            Form::Kept(constraint) => Some(constraint),
+            Form::Soon if self.forming.len() < FORMING_MAX => {
+                self.forming.push(request);
+                return Ok(None);
+            }
+            Form::Soon => return Err(too_many()),
+        };
         if !self.batcher.join(request.id) {
-            return Err(Failure::new(FailureKind::Busy, "too many requests wait for this model")
-                .hint("try again later, or raise the limit with `OLLAMA_MAX_QUEUE`"));
+            return Err(too_many());
         }
         self.seeds = self.seeds.wrapping_add(0x9E37_79B9_7F4A_7C15);
         self.note_where_others_part(&tokens);
@@ -85,6 +116,11 @@ impl<E: Executor> Steps<E> {
             other.add_break(shared);
         }
     }
+}
+
+fn too_many() -> Failure {
+    Failure::new(FailureKind::Busy, "too many requests wait for this model")
+        .hint("try again later, or raise the limit with `OLLAMA_MAX_QUEUE`")
 }
 
 fn check_length(prompt_tokens: usize, context_tokens: usize) -> Result<(), Failure> {
