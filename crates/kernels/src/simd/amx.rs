@@ -60,25 +60,18 @@ pub(crate) trait Tiles {
     /// For products of `rows` rows (at most 16) of `bytes` bytes (at most 64, a multiple of four).
     unsafe fn configure(rows: usize, bytes: usize) -> Self;
 
-    /// `rows` rows of signed bytes at `a`, 64 bytes apart, times `W` (1 or 2) of the matrices of unsigned bytes that
-    /// lie side by side at `b`: rows of four bytes for each of `SIDE * 16` columns. To `c`, `[W][rows][16]`.
+    /// `rows` rows of signed bytes at `a`, 64 bytes apart, times a matrix of unsigned bytes at `b`: rows of four bytes
+    /// for each of 16 columns, `B_STRIDE` bytes apart. To `c`, `[rows][16]`.
     ///
-    /// `SET` (0 or 1) is which of the processor's tiles are used: calls that alternate need not wait for each other.
-    unsafe fn multiply<const SET: usize, const W: usize>(
-        &self,
-        a: *const u8,
-        b: *const u8,
-        c: *mut i32,
-    );
+    /// `SET` (0 to 3) is which of the processor's tiles are used: it does not begin with one that is in use.
+    unsafe fn multiply<const SET: usize>(&self, a: *const u8, b: *const u8, c: *mut i32);
 }
 
-/// Matrices of 16 columns that lie side by side.
-pub(crate) const SIDE: usize = 2;
+/// Two matrices lie side by side.
+pub(crate) const B_STRIDE: usize = 128;
 
 /// The processor's.
-pub(crate) struct Hardware {
-    c_bytes: usize,
-}
+pub(crate) struct Hardware;
 
 /// As `ldtilecfg` reads it.
 #[repr(C, align(64))]
@@ -107,60 +100,34 @@ impl Tiles for Hardware {
         };
         // SAFETY: 64 bytes that say what the instruction wants; the processor has it, by the caller's promise.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly)) };
-        Hardware { c_bytes: rows * 64 }
+        Hardware
     }
 
     #[inline(always)]
-    unsafe fn multiply<const SET: usize, const W: usize>(
-        &self,
-        a: *const u8,
-        b: *const u8,
-        c: *mut i32,
-    ) {
-        macro_rules! one {
-            ($c0:literal, $a:literal, $b: literal) => {
+    unsafe fn multiply<const SET: usize>(&self, a: *const u8, b: *const u8, c: *mut i32) {
+        macro_rules! multiply {
+            ($c:literal, $a:literal, $b:literal) => {
                 asm!(
-                    concat!("tilezero tmm", $c0),
+                    concat!("tilezero tmm", $c),
                     concat!("tileloadd tmm", $a, ", [{a} + 1*{line}]"),
                     concat!("tileloadd tmm", $b, ", [{b} + 2*{line}]"),
-                    concat!("tdpbsud tmm", $c0, ", tmm", $a, ", tmm", $b),
-                    concat!("tilestored [{c0} + 1*{line}], tmm", $c0),
+                    concat!("tdpbsud tmm", $c, ", tmm", $a, ", tmm", $b),
+                    concat!("tilestored [{c} + 1*{line}], tmm", $c),
                     a = in(reg) a,
                     b = in(reg) b,
-                    c0 = in(reg) c,
-                    line = in(reg) 64usize,
-                    options(nostack),
-                )
-            };
-        }
-        macro_rules! two {
-            ($c0:literal, $c1:literal, $a:literal) => {
-                asm!(
-                    concat!("tilezero tmm", $c0),
-                    concat!("tilezero tmm", $c1),
-                    concat!("tileloadd tmm", $a, ", [{a} + 1*{line}]"),
-                    "tileloadd tmm6, [{b} + 2*{line}]",
-                    concat!("tdpbsud tmm", $c0, ", tmm", $a, ", tmm6"),
-                    "tileloadd tmm7, [{b} + 2*{line} + 64]",
-                    concat!("tdpbsud tmm", $c1, ", tmm", $a, ", tmm7"),
-                    concat!("tilestored [{c0} + 1*{line}], tmm", $c0),
-                    concat!("tilestored [{c1} + 1*{line}], tmm", $c1),
-                    a = in(reg) a,
-                    b = in(reg) b,
-                    c0 = in(reg) c,
-                    c1 = in(reg) c.wrapping_byte_add(self.c_bytes),
-                    line = in(reg) 64usize,
+                    c = in(reg) c,
+                    line = in(reg) B_STRIDE / 2,
                     options(nostack),
                 )
             };
         }
         // SAFETY: by the caller's promise, for the shapes of `configure`; only tiles and what `c` says is written.
         unsafe {
-            match const { (SET, W) } {
-                (0, 1) => one!("0", "4", "6"),
-                (_, 1) => one!("2", "5", "7"),
-                (0, _) => two!("0", "1", "4"),
-                (_, _) => two!("2", "3", "5"),
+            match SET {
+                0 => multiply!("0", "4", "6"),
+                1 => multiply!("1", "5", "7"),
+                2 => multiply!("2", "4", "6"),
+                _ => multiply!("3", "5", "7"),
             }
         }
     }
@@ -188,27 +155,18 @@ impl Tiles for Emulated {
         Emulated { rows, bytes }
     }
 
-    unsafe fn multiply<const SET: usize, const W: usize>(
-        &self,
-        a: *const u8,
-        b: *const u8,
-        c: *mut i32,
-    ) {
-        for vector in 0..W {
-            for m in 0..self.rows {
-                for n in 0..TILE_ROWS {
-                    let product = |i: usize| {
-                        // SAFETY: by the caller's promise.
-                        let (a, b) = unsafe {
-                            let b = b.add((i / 4 * SIDE + vector) * 64 + n * 4 + i % 4);
-                            (*a.add(m * 64 + i) as i8, *b)
-                        };
-                        i32::from(a) * i32::from(b)
-                    };
-                    let sum = (0..self.bytes).map(product).fold(0, i32::wrapping_add);
-                    // SAFETY: as above.
-                    unsafe { *c.add((vector * self.rows + m) * TILE_ROWS + n) = sum };
-                }
+    unsafe fn multiply<const SET: usize>(&self, a: *const u8, b: *const u8, c: *mut i32) {
+        for m in 0..self.rows {
+            for n in 0..TILE_ROWS {
+                let product = |i: usize| {
+                    // SAFETY: by the caller's promise.
+                    let (a, b) =
+                        unsafe { (*a.add(m * 64 + i), *b.add(i / 4 * B_STRIDE + n * 4 + i % 4)) };
+                    i32::from(a as i8) * i32::from(b)
+                };
+                let sum = (0..self.bytes).map(product).fold(0, i32::wrapping_add);
+                // SAFETY: as above.
+                unsafe { *c.add(m * TILE_ROWS + n) = sum };
             }
         }
     }
@@ -221,15 +179,16 @@ mod tests {
 
     use super::*;
 
-    fn products<T: Tiles>(rows: usize, bytes: usize, a: &[u8], b: &[u8]) -> [[i32; SIDE * 256]; 4] {
-        let mut c = [[0; SIDE * 256]; 4];
+    /// With each set of tiles, another matrix.
+    fn products<T: Tiles>(rows: usize, bytes: usize, a: &[u8], b: &[u8]) -> [[i32; 256]; 4] {
+        let mut c = [[0; 256]; 4];
         // SAFETY: all parts are as long as the largest shape.
         unsafe {
             let tiles = T::configure(rows, bytes);
-            tiles.multiply::<0, 2>(a.as_ptr(), b.as_ptr(), c[0].as_mut_ptr());
-            tiles.multiply::<1, 2>(a.as_ptr(), b[64 * SIDE..].as_ptr(), c[1].as_mut_ptr());
-            tiles.multiply::<0, 1>(a.as_ptr(), b[64..].as_ptr(), c[2].as_mut_ptr());
-            tiles.multiply::<1, 1>(a.as_ptr(), b[128..].as_ptr(), c[3].as_mut_ptr());
+            tiles.multiply::<0>(a.as_ptr(), b.as_ptr(), c[0].as_mut_ptr());
+            tiles.multiply::<1>(a.as_ptr(), b[64..].as_ptr(), c[1].as_mut_ptr());
+            tiles.multiply::<2>(a.as_ptr(), b[128..].as_ptr(), c[2].as_mut_ptr());
+            tiles.multiply::<3>(a.as_ptr(), b[192..].as_ptr(), c[3].as_mut_ptr());
         }
         c
     }
@@ -238,9 +197,9 @@ mod tests {
     #[test]
     fn the_processor_multiplies_by_the_definition() {
         let mut rng = StdRng::seed_from_u64(1);
-        for (rows, bytes) in [(16, 64), (16, 32), (8, 32), (8, 16), (1, 4), (5, 12)] {
+        for (rows, bytes) in [(16, 64), (16, 32), (16, 16), (8, 32), (1, 4), (5, 12)] {
             let a: Vec<u8> = (0..16 * 64).map(|_| rng.random()).collect();
-            let b: Vec<u8> = (0..17 * 64 * SIDE).map(|_| rng.random()).collect();
+            let b: Vec<u8> = (0..18 * B_STRIDE).map(|_| rng.random()).collect();
             let want = products::<Emulated>(rows, bytes, &a, &b);
             assert!(want[0] != want[1]);
             if available() {
@@ -252,17 +211,17 @@ mod tests {
     #[test]
     fn a_product_worked_out_by_hand() {
         let mut a = [0u8; 16 * 64];
-        let mut b = [0u8; 16 * 64 * SIDE];
-        // Row 1: −1 · 200 + 3 · 100 in column 2 of the second vector.
+        let mut b = [0u8; 16 * B_STRIDE];
+        // Row 1: −1 · 200 in column 2, and 3 · 100, of the next row of four.
         (a[64], a[64 + 5]) = (255, 3);
-        (b[64 + 2 * 4], b[SIDE * 64 + 64 + 2 * 4 + 1]) = (200, 100);
+        (b[2 * 4], b[B_STRIDE + 2 * 4 + 1]) = (200, 100);
         // SAFETY: as long as the largest shape.
         let c = unsafe {
-            let mut c = [0; SIDE * 256];
-            Emulated::configure(2, 32).multiply::<0, 2>(a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
+            let mut c = [0; 256];
+            Emulated::configure(2, 32).multiply::<0>(a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
             c
         };
-        let place = (2 + 1) * 16 + 2;
+        let place = 16 + 2;
         assert_eq!(c[place], 100);
         assert!(c.iter().enumerate().all(|(i, &c)| c == 0 || i == place));
     }

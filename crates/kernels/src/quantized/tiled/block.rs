@@ -1,30 +1,35 @@
-//! The loop: 8 rows of activations by 32 weight rows, all spans of the tile.
+//! The loop: 16 rows of activations by a vector of 16 weight rows, all spans of the tile of weights.
 //!
 //! Integers leave the processor's tiles through memory (there is no other way) for vectors, where they are scaled. That
-//! takes longer than the multiplication, which therefore is one span ahead.
+//! takes as long as the multiplication, which therefore is some spans ahead: what a tile has just stored is not there yet.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use super::Tiled;
 use super::panels::{PANEL_ROWS, Panel};
 use crate::quantized::activations::SPAN;
 use crate::quantized::many::WIDTH;
-use crate::simd::amx::{Hardware, SIDE, TILE_ROWS, Tiles};
+use crate::simd::amx::{B_STRIDE, Hardware, TILE_ROWS, Tiles};
 use crate::simd::avx512::Avx512;
 use crate::simd::{Simd, each};
 
-const _: () = assert!(WIDTH == SIDE && PANEL_ROWS == TILE_ROWS);
+const LANES: usize = Avx512::LANES;
+const _: () = assert!(WIDTH * LANES * 4 == B_STRIDE && PANEL_ROWS == TILE_ROWS);
 
-/// Rows of activations in a block, by vectors of weight rows: 16 registers of sums.
-const ROWS: usize = 8;
-const VECTORS: usize = 16 / ROWS;
+/// Spans that multiplication is ahead of scaling.
+const AHEAD: usize = 3;
+
+/// Blocks of integers kept, a power of two.
+const RING: usize = 4;
+const _: () = assert!(AHEAD < RING && RING.is_power_of_two());
 
 /// # Safety
 /// The processor has the features and tiles that may be used; `args` is as its fields say.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) unsafe fn hardware(args: &Tiled) {
     // SAFETY: the caller's promise.
-    unsafe { blocks::<Hardware, ROWS, VECTORS>(args) }
+    unsafe { blocks::<Hardware>(args) }
 }
 
 /// # Safety
@@ -33,108 +38,102 @@ pub(super) unsafe fn hardware(args: &Tiled) {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) unsafe fn emulated(args: &Tiled) {
     // SAFETY: the caller's promise.
-    unsafe { blocks::<crate::simd::amx::Emulated, ROWS, VECTORS>(args) }
+    unsafe { blocks::<crate::simd::amx::Emulated>(args) }
 }
 
 #[inline(always)]
-unsafe fn blocks<T: Tiles, const R: usize, const W: usize>(args: &Tiled) {
+unsafe fn blocks<T: Tiles>(args: &Tiled) {
     // SAFETY: the caller's promise.
     unsafe {
-        let tiles = T::configure(R, SPAN.min(args.group));
-        for first in (0..args.rows).step_by(R) {
+        let tiles = T::configure(TILE_ROWS, SPAN.min(args.group));
+        for first in (0..args.rows).step_by(TILE_ROWS) {
             let panel = args.panels.panel(args.panel + first / TILE_ROWS);
-            for vector in (0..WIDTH).step_by(W) {
-                block::<T, R, W>(args, &tiles, panel, (first, vector));
+            for vector in 0..WIDTH {
+                Block { args, panel, vector }.multiply(&tiles, first);
             }
         }
     }
 }
 
-/// Integers of a span, `[W][R][16]`.
+/// Integers of some spans, `[16][16]` each.
 #[repr(align(64))]
-struct Dots([i32; 16 * TILE_ROWS]);
+struct Ring(MaybeUninit<[[i32; TILE_ROWS * LANES]; RING]>);
 
-/// `R` rows of activations from `first` on against `W` vectors of weight rows.
-#[inline(always)]
-unsafe fn block<T: Tiles, const R: usize, const W: usize>(
-    args: &Tiled,
-    tiles: &T,
+type Totals = [__m512; TILE_ROWS];
+
+/// A panel of activations against one vector of the tile's weight rows.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    args: &'a Tiled,
     panel: Panel,
-    (first, vector): (usize, usize),
-) {
-    const LANES: usize = Avx512::LANES;
-    let width = WIDTH * LANES;
-    let span = SPAN.min(args.group);
-    let last = args.columns.div_ceil(span) - 1;
-    let row = first % TILE_ROWS;
-    let mut dots = [const { Dots([0; 16 * TILE_ROWS]) }; 2];
-    // SAFETY: the caller's promise.
-    unsafe {
-        let [even, odd] = &mut dots;
-        let (even, odd) = (even.0.as_mut_ptr(), odd.0.as_mut_ptr());
-        let sums = args.sums.add(first * width + vector * LANES);
-        let a = |s: usize| panel.codes(row, args.first_column + s * span);
-        let b = |s: usize| args.tile.add(s * span * width + vector * LANES * 4);
-        let mut totals = [[Avx512::zero(); W]; R];
-        for (r, total) in totals.iter_mut().enumerate() {
-            *total = each(|v| Avx512::load(sums.add(r * width + v * LANES)));
-        }
-        tiles.multiply::<0, W>(a(0), b(0), even);
-        let mut s = 0;
-        while s < last {
-            tiles.multiply::<1, W>(a(s + 1), b(s + 1), odd);
-            add::<R, W>(args, panel, (row, vector), s, even, &mut totals);
-            // Past the last, one that nobody reads.
-            let next = (s + 2).min(last);
-            tiles.multiply::<0, W>(a(next), b(next), even);
-            add::<R, W>(args, panel, (row, vector), s + 1, odd, &mut totals);
-            s += 2;
-        }
-        if s == last {
-            add::<R, W>(args, panel, (row, vector), s, even, &mut totals);
-        }
-        for (r, total) in totals.iter().enumerate() {
-            for (v, &total) in total.iter().enumerate() {
-                Avx512::store(sums.add(r * width + v * LANES), total);
+    vector: usize,
+}
+
+impl Block<'_> {
+    #[inline(always)]
+    unsafe fn multiply<T: Tiles>(self, tiles: &T, first: usize) {
+        let width = WIDTH * LANES;
+        let mut ring = Ring(MaybeUninit::uninit());
+        let ring = ring.0.as_mut_ptr().cast::<i32>();
+        let dots = |s: usize| ring.wrapping_add(s % RING * TILE_ROWS * LANES);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let sums = self.args.sums.add(first * width + self.vector * LANES);
+            let mut totals: Totals = each(|r| Avx512::load(sums.add(r * width)));
+            let spans = self.args.columns.div_ceil(SPAN.min(self.args.group));
+            for s in 0..AHEAD {
+                self.span_dots(tiles, s.min(spans - 1), dots(s), s);
+            }
+            for s in 0..spans {
+                // Past the last, some that nobody reads.
+                let next = s + AHEAD;
+                self.span_dots(tiles, next.min(spans - 1), dots(next), next);
+                self.add(s, dots(s), &mut totals);
+            }
+            for (r, &total) in totals.iter().enumerate() {
+                Avx512::store(sums.add(r * width), total);
             }
         }
     }
-}
 
-/// Scales and adds the integers of span `s`, and in a group's first span its biases.
-#[inline(always)]
-unsafe fn add<const R: usize, const W: usize>(
-    args: &Tiled,
-    panel: Panel,
-    (row, vector): (usize, usize),
-    s: usize,
-    dots: *const i32,
-    totals: &mut [[__m512; W]; R],
-) {
-    const LANES: usize = Avx512::LANES;
-    let column = args.first_column + s * SPAN.min(args.group);
-    let shift = args.group.trailing_zeros();
-    let group = (column - args.first_column) >> shift;
-    let weights = (group * WIDTH + vector) * LANES;
-    // SAFETY: the caller's promise.
-    unsafe {
-        let scale: [__m512; W] = each(|v| Avx512::load(args.scales.add(weights + v * LANES)));
-        let x_scales = panel.scales.add(column / SPAN * TILE_ROWS + row);
-        for r in 0..R {
-            let x_scale = Avx512::splat(*x_scales.add(r));
-            for v in 0..W {
-                let dots = Avx512::load_ints(dots.add((v * R + r) * LANES));
-                let scale = Avx512::mul(scale[v], x_scale);
-                totals[r][v] = Avx512::fma(Avx512::to_f32(dots), scale, totals[r][v]);
+    /// The integers of span `s`.
+    #[inline(always)]
+    unsafe fn span_dots<T: Tiles>(self, tiles: &T, s: usize, dots: *mut i32, set: usize) {
+        let span = SPAN.min(self.args.group);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let a = self.panel.codes(0, self.args.first_column + s * span);
+            let b = self.args.tile.add(s * span * WIDTH * LANES + self.vector * LANES * 4);
+            match set % 4 {
+                0 => tiles.multiply::<0>(a, b, dots),
+                1 => tiles.multiply::<1>(a, b, dots),
+                2 => tiles.multiply::<2>(a, b, dots),
+                _ => tiles.multiply::<3>(a, b, dots),
             }
         }
-        if column & (args.group - 1) == 0 {
-            let bias: [__m512; W] = each(|v| Avx512::load(args.biases.add(weights + v * LANES)));
-            let x_sums = panel.sums.add((column >> shift) * TILE_ROWS + row);
-            for r in 0..R {
-                let sum = Avx512::splat(*x_sums.add(r));
-                for v in 0..W {
-                    totals[r][v] = Avx512::fma(bias[v], sum, totals[r][v]);
+    }
+
+    /// Scales and adds the integers of span `s`, and in a group's first span its biases.
+    #[inline(always)]
+    unsafe fn add(self, s: usize, dots: *const i32, totals: &mut Totals) {
+        let Tiled { group, first_column, scales, biases, .. } = *self.args;
+        let shift = group.trailing_zeros();
+        let column = s * SPAN.min(group);
+        let weights = ((column >> shift) * WIDTH + self.vector) * LANES;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let scale = Avx512::load(scales.add(weights));
+            let x_scales = self.panel.scales.add((first_column + column) / SPAN * PANEL_ROWS);
+            for (r, total) in totals.iter_mut().enumerate() {
+                let scale = Avx512::mul(scale, Avx512::splat(*x_scales.add(r)));
+                let dots = Avx512::load_ints(dots.add(r * LANES));
+                *total = Avx512::fma(Avx512::to_f32(dots), scale, *total);
+            }
+            if column & (group - 1) == 0 {
+                let bias = Avx512::load(biases.add(weights));
+                let x_sums = self.panel.sums.add(((first_column + column) >> shift) * PANEL_ROWS);
+                for (r, total) in totals.iter_mut().enumerate() {
+                    *total = Avx512::fma(bias, Avx512::splat(*x_sums.add(r)), *total);
                 }
             }
         }
