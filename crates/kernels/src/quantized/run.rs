@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::activations::{Activations, Layout, quantize_row};
+use super::activations::{Activations, Layout, SPAN, quantize_row};
 use super::call::{Call, Loops};
 use super::many::WIDTH;
 use super::matrix::{Kind, QuantizedMatrix};
@@ -98,7 +98,9 @@ fn multiply_by(
     let group = matrices[0].kind.group();
     let layout = Layout::new(x.columns, loops.planes, loops.lanes, group);
     let panels = Panels::new(x.columns, loops.planes, group);
-    let count = if loops.tiled.is_some() { count_panels(runs, PANEL_ROWS) } else { 0 };
+    // Groups of half a span leave half of the work of a tile and all of its scaling: there tiles lose.
+    let tiles = loops.tiled.is_some() && group >= SPAN;
+    let count = if tiles { count_panels(runs, PANEL_ROWS) } else { 0 };
     let row_bytes = x.rows * layout.row_bytes();
     scratch::with(&ACTIVATIONS, row_bytes + panels.bytes(count), |base| {
         let panels = (count > 0).then(|| panels.at(base.wrapping_add(row_bytes)));
