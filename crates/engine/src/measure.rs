@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use mlx::cpu::parts::{self, Spent};
 use protocol::{
     Engine, Event, Failure, Format, Input, LoadModel, LoadedModel, Options, Outbox, Request,
     RequestId, Think, Work,
@@ -19,6 +20,8 @@ pub struct Exercise {
     pub sequences: usize,
     /// 0: greedy.
     pub temperature: f32,
+    /// Also ask where the time of decoding goes, which costs each kernel two readings of the clock.
+    pub parts: bool,
 }
 
 /// One round of an exercise.
@@ -33,6 +36,8 @@ pub struct Measured {
     /// Of `decode`, what was spent inside libmlxc, and in how many calls.
     pub decode_inside_mlx: Duration,
     pub decode_mlx_calls: u64,
+    /// Of `decode`, what each kernel on the CPU took, the most first; empty if nobody asked.
+    pub decode_parts: Vec<Spent>,
     pub peak_bytes: u64,
 }
 
@@ -97,12 +102,15 @@ impl Bench {
         let prefill = start.elapsed();
         let start = Instant::now();
         mlx::meter::start();
+        if exercise.parts {
+            parts::start();
+        }
         let mut steps = 0;
         while self.engine.step(&mut tally) == Work::More {
             steps += 1;
         }
         let decode = start.elapsed();
-        let inside = mlx::meter::stop();
+        let (inside, decode_parts) = (mlx::meter::stop(), parts::stop());
         tally.refused()?;
         Ok(Measured {
             prompt_tokens: tally.prompt_tokens,
@@ -112,6 +120,7 @@ impl Bench {
             decode,
             decode_inside_mlx: inside.time,
             decode_mlx_calls: inside.calls,
+            decode_parts,
             peak_bytes: self.engine.memory().peak_bytes,
         })
     }

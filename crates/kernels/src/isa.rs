@@ -22,7 +22,7 @@ pub enum Isa {
     Avx512Vnni,
     /// As `Avx512Vnni`, with `vdpbf16ps`.
     Avx512Bf16,
-    /// As `Avx512Bf16`, with the int8 and bf16 tiles. A name only: nothing uses tiles yet, so it is never supported.
+    /// As `Avx512Bf16`, with tiles of bytes, which Linux must have granted (`crate::simd::amx`).
     Amx,
     /// arm64's base.
     Neon,
@@ -170,7 +170,8 @@ fn supported(isa: Isa) -> bool {
         Isa::Avx512 => avx512,
         Isa::Avx512Vnni => avx512 && has!("avx512vnni"),
         Isa::Avx512Bf16 => avx512 && has!("avx512vnni") && has!("avx512bf16"),
-        Isa::Amx | Isa::Neon | Isa::Dotprod | Isa::I8mm => false,
+        Isa::Amx => Isa::Avx512Bf16.supported() && crate::simd::amx::available(),
+        Isa::Neon | Isa::Dotprod | Isa::I8mm => false,
     }
 }
 

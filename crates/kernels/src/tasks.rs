@@ -21,6 +21,8 @@ pub(crate) struct Run {
     pub rows: usize,
     pub out: Out,
     pub first_task: usize,
+    /// Where its activations begin among those laid out for tiles ([`count_panels`]).
+    pub panel: usize,
 }
 
 impl Run {
@@ -32,7 +34,7 @@ impl Run {
         out: Out,
     ) -> Run {
         let (first, rows) = (rows.start, rows.len());
-        Run { matrix, weight_row, columns, first, rows, out, first_task: 0 }
+        Run { matrix, weight_row, columns, first, rows, out, first_task: 0, panel: 0 }
     }
 }
 
@@ -56,6 +58,26 @@ pub(crate) fn count_tasks(runs: &mut [Run], tasks: impl Fn(&Run) -> usize) -> us
         sum += tasks(run);
     }
     sum
+}
+
+/// Numbers the panels of `rows` rows that runs of many rows make, those of the same rows once; the sum.
+pub(crate) fn count_panels(runs: &mut [Run], rows: usize) -> usize {
+    let (mut start, mut sum, mut last) = (0, 0, 0..0);
+    for run in runs {
+        let same = last == (run.first..run.first + run.rows);
+        if !same && run.rows > FEW_MAX {
+            (start, last) = (sum, run.first..run.first + run.rows);
+            sum += run.rows.div_ceil(rows);
+        }
+        run.panel = if run.rows > FEW_MAX { start } else { sum };
+    }
+    sum
+}
+
+/// The run that panel `panel` belongs to, and its number there.
+pub(crate) fn find_panel(runs: &[Run], panel: usize) -> (&Run, usize) {
+    let run = &runs[runs.partition_point(|run| run.panel <= panel) - 1];
+    (run, panel - run.panel)
 }
 
 /// The run that task `task` belongs to, and its number there.
@@ -83,6 +105,8 @@ pub(crate) struct Cut {
     pub threads: usize,
     /// Weight rows in a tile.
     pub tile_rows: usize,
+    /// Of many rows of activations, parts begin at a multiple of this.
+    pub row_grain: usize,
 }
 
 /// One task: columns of the output (weight rows), and for many rows of activations a block of those.
@@ -114,7 +138,8 @@ impl Cut {
         }
         let blocks = self.blocks(run);
         let columns = range(task / blocks, self.tile_rows, run.columns);
-        Part::Many { columns, rows: range(task % blocks, run.rows.div_ceil(blocks), run.rows) }
+        let block = run.rows.div_ceil(blocks).next_multiple_of(self.row_grain);
+        Part::Many { columns, rows: range(task % blocks, block, run.rows) }
     }
 
     fn few_columns(&self, run: &Run, row_bytes: usize) -> usize {
@@ -159,8 +184,8 @@ mod tests {
         for threads in [1, 2, 64] {
             for rows in [0, 1, 8, 12, 13, 48, 100, 512, 513, 1500] {
                 for columns in [0, 1, 31, 32, 33, 700] {
-                    check(rows, columns, 1000, Cut { threads, tile_rows: 32 });
-                    check(rows, columns, 100_000, Cut { threads, tile_rows: 8 });
+                    check(rows, columns, 1000, Cut { threads, tile_rows: 32, row_grain: 16 });
+                    check(rows, columns, 100_000, Cut { threads, tile_rows: 8, row_grain: 1 });
                 }
             }
         }

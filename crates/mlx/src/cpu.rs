@@ -12,6 +12,7 @@ pub(crate) mod fused;
 pub(crate) mod gates;
 pub(crate) mod gathered;
 pub mod pages;
+pub mod parts;
 pub(crate) mod products;
 mod program;
 pub(crate) mod recurrent;
@@ -19,6 +20,7 @@ pub(crate) mod rows;
 pub(crate) mod tape;
 mod values;
 
+pub use parts::Part;
 pub use products::{with_portable_products, with_products_of_mlx};
 
 use program::Reach;
@@ -41,6 +43,11 @@ pub fn set_threads(threads: usize) -> bool {
 pub trait Kernel: Send + Sync + 'static {
     /// For error messages.
     fn name(&self) -> &'static str;
+
+    /// What kind of work it is, for whoever asks where time goes.
+    fn part(&self) -> Part {
+        Part::Other
+    }
 
     fn run(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]);
 }
@@ -264,7 +271,7 @@ unsafe extern "C" fn run_kernel(
         let inputs: Vec<_> = inputs.iter().map(|buffer| unsafe { input(buffer) }).collect();
         // SAFETY: as above, and outputs are row contiguous.
         let mut outputs: Vec<_> = outputs.iter().map(|buffer| unsafe { output(buffer) }).collect();
-        payload.kernel.run(&inputs, &mut outputs);
+        parts::run(&*payload.kernel, &inputs, &mut outputs);
     }));
     if let Err(panic) = outcome {
         let words = panic.downcast_ref::<&str>().map(|text| text.to_string());

@@ -87,7 +87,7 @@ pub(crate) fn multiply(
         if floats {
             widen(cpu, x, widened);
         }
-        let cut = Cut { threads: cpu.pool.threads(), tile_rows: WIDTH * loops.lanes };
+        let cut = Cut { threads: cpu.pool.threads(), tile_rows: WIDTH * loops.lanes, row_grain: 1 };
         let call = Call { isa: cpu.isa, loops, cut, x, widened, map, matrices };
         let tasks = count_tasks(runs, |run| call.tasks(run));
         let runs = &*runs;

@@ -9,6 +9,7 @@ use super::few::{self, Ahead, Few};
 use super::many::{self, Many, Pack, TILE_COLUMNS, Units, WIDTH};
 use super::matrix::{Kind, QuantizedMatrix};
 use super::scales::{PADDING, Prepare, prepare};
+use super::tiled::{self, PANEL_ROWS, Panels, Tiled};
 use crate::Isa;
 use crate::scratch::{self, Line, lines};
 use crate::simd::pair_steps;
@@ -27,6 +28,8 @@ pub(super) struct Loops {
     few: unsafe fn(&Few<'_>),
     pack: unsafe fn(&Pack),
     many: unsafe fn(&Many<'_>),
+    /// Instead of `many`, on activations in panels.
+    pub tiled: Option<unsafe fn(&Tiled)>,
     pub planes: usize,
     pub lanes: usize,
     /// What the codes seen by the loops lack, in units of the scale.
@@ -60,6 +63,7 @@ impl Loops {
             few: few::entry::<C>(isa)?,
             pack: many::pack_entry::<C>(isa)?,
             many: many::entry::<C>(isa)?,
+            tiled: tiled::entry(isa),
             planes: C::PLANES,
             lanes: isa.lanes(),
             shift: if signed { 128.0 } else { -C::OFFSET },
@@ -76,6 +80,8 @@ pub(super) struct Call<'a> {
     pub loops: Loops,
     pub cut: Cut,
     pub x: Activations,
+    /// The activations once more, where the loops want them so.
+    pub panels: Option<Panels>,
     /// The row of activations for each output row.
     pub map: Option<&'a [u32]>,
     pub matrices: &'a [QuantizedMatrix<'a>],
@@ -106,6 +112,14 @@ impl Call<'_> {
     fn part<'r>(&self, runs: &'r [Run], task: usize) -> (&'r Run, Part) {
         let (run, task) = find_task(runs, task);
         (run, self.cut.part(run, self.matrices[run.matrix].row_bytes(), task))
+    }
+
+    /// Lays out panel `index` of a run.
+    pub fn fill_panel(&self, panels: &Panels, run: &Run, index: usize) {
+        let first = index * PANEL_ROWS;
+        let rows = first..(first + PANEL_ROWS).min(run.rows);
+        // SAFETY: there is memory for all panels, and this task alone fills this one.
+        unsafe { panels.fill(run.panel + index, rows.map(|row| self.x_row(run, row))) };
     }
 
     /// Row `row` of a run's activations.
@@ -183,7 +197,7 @@ impl Call<'_> {
         let tile_bytes = lines(span.next_multiple_of(block) * width);
         let scale_bytes = lines(span.div_ceil(group) * width * 4);
         let row_floats = lines((columns * w.groups() + PADDING) * 4) / 4;
-        let sum_bytes = count * width * 4;
+        let sum_bytes = count.next_multiple_of(PANEL_ROWS) * width * 4;
         let x_bytes = lines(count * size_of::<Row>());
         let bytes = tile_bytes + 2 * scale_bytes + 2 * row_floats * 4 + sum_bytes + x_bytes;
         scratch::with(&TILE, bytes, |tile| {
@@ -196,7 +210,7 @@ impl Call<'_> {
             // SAFETY: the parts of the scratch are as long as `Pack`, `Many` and `prepare` say, matrix and run were
             // checked against each other, and other tasks write other parts of the output.
             unsafe {
-                sums.write_bytes(0, count * width);
+                sums.write_bytes(0, count.next_multiple_of(PANEL_ROWS) * width);
                 for i in 0..count {
                     x.add(i).write(self.x_row(run, first + i));
                 }
@@ -222,6 +236,21 @@ impl Call<'_> {
                         scales,
                         biases,
                     });
+                    if let (Some(panels), Some(tiled)) = (self.panels, self.loops.tiled) {
+                        tiled(&Tiled {
+                            tile,
+                            first_column: start,
+                            columns: span,
+                            group,
+                            scales,
+                            biases,
+                            panels,
+                            panel: run.panel + first / PANEL_ROWS,
+                            rows: count,
+                            sums,
+                        });
+                        continue;
+                    }
                     (self.loops.many)(&Many {
                         tile,
                         first_column: start,

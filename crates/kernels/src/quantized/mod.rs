@@ -15,6 +15,7 @@ mod run;
 pub(crate) mod scales;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tiled;
 
 pub use matrix::{Kind, QuantizedMatrix};
 pub(crate) use run::multiply;

@@ -2,16 +2,17 @@
 
 use std::cell::Cell;
 
-use super::activations::{Activations, Layout, quantize_row};
+use super::activations::{Activations, Layout, SPAN, quantize_row};
 use super::call::{Call, Loops};
 use super::many::WIDTH;
 use super::matrix::{Kind, QuantizedMatrix};
 use super::reference;
+use super::tiled::{PANEL_ROWS, Panels};
 use crate::dense;
 use crate::gather::Gather;
 use crate::rows::{Rows, RowsMut};
 use crate::scratch::{self, Line};
-use crate::tasks::{Cut, Run, count_tasks, find_task, with_runs};
+use crate::tasks::{Cut, Run, count_panels, count_tasks, find_panel, find_task, with_runs};
 use crate::{Cpu, Isa};
 
 thread_local! {
@@ -80,18 +81,43 @@ pub(crate) fn multiply(
 ) {
     x.check();
     cpu.check();
-    let kind = matrices[0].kind;
-    let Some(loops) = Loops::new(cpu.isa, kind) else {
-        return multiply_plainly(cpu, x, map, matrices, runs);
-    };
-    let layout = Layout::new(x.columns, loops.planes, loops.lanes, kind.group());
-    scratch::with(&ACTIVATIONS, x.rows * layout.row_bytes(), |base| {
+    match Loops::new(cpu.isa, matrices[0].kind) {
+        Some(loops) => multiply_by(loops, cpu, x, map, matrices, runs),
+        None => multiply_plainly(cpu, x, map, matrices, runs),
+    }
+}
+
+fn multiply_by(
+    loops: Loops,
+    cpu: &Cpu<'_>,
+    x: &Rows<'_>,
+    map: Option<&[u32]>,
+    matrices: &[QuantizedMatrix<'_>],
+    runs: &mut [Run],
+) {
+    let group = matrices[0].kind.group();
+    let layout = Layout::new(x.columns, loops.planes, loops.lanes, group);
+    let panels = Panels::new(x.columns, loops.planes, group);
+    // Groups of half a span leave half of the work of a tile and all of its scaling: there tiles lose.
+    let tiles = loops.tiled.is_some() && group >= SPAN;
+    let count = if tiles { count_panels(runs, PANEL_ROWS) } else { 0 };
+    let row_bytes = x.rows * layout.row_bytes();
+    scratch::with(&ACTIVATIONS, row_bytes + panels.bytes(count), |base| {
+        let panels = (count > 0).then(|| panels.at(base.wrapping_add(row_bytes)));
         let activations = Activations { base, layout };
         quantize_rows(cpu, x, &activations);
-        let cut = Cut { threads: cpu.pool.threads(), tile_rows: WIDTH * loops.lanes };
-        let call = Call { isa: cpu.isa, loops, cut, x: activations, map, matrices };
+        let (threads, tile_rows) = (cpu.pool.threads(), WIDTH * loops.lanes);
+        let row_grain = if panels.is_some() { PANEL_ROWS } else { 1 };
+        let cut = Cut { threads, tile_rows, row_grain };
+        let call = Call { isa: cpu.isa, loops, cut, x: activations, panels, map, matrices };
         let tasks = count_tasks(runs, |run| call.tasks(run));
         let runs = &*runs;
+        if let Some(panels) = &panels {
+            cpu.pool.run(count, &|panel| {
+                let (run, index) = find_panel(runs, panel);
+                call.fill_panel(panels, run, index);
+            });
+        }
         cpu.pool.run(tasks, &|task| call.perform(runs, task, tasks));
     });
 }
@@ -151,6 +177,7 @@ mod tests {
     use rand::{Rng, SeedableRng};
 
     use super::super::testing::{KINDS, Weights, dequantized, deviation, exact, rounded};
+    use super::super::tiled;
     use super::*;
     use crate::element::{Element, Floats, FloatsMut};
     use crate::{Pool, isa};
@@ -261,6 +288,52 @@ mod tests {
             let weights = Weights::random(&mut rng, kind, (n, k));
             let x = (0..rows * k).map(|_| rng.random_range(-1.0..1.0)).collect();
             check(&Case { isa, weights, x, rows }, &pool);
+        }
+    }
+
+    /// Tiles give what the loops without give, bit for bit; here emulated, where the processor has none.
+    #[test]
+    fn tiles_change_no_bit() {
+        let mut rng = StdRng::seed_from_u64(6);
+        let pool = Pool::new(2);
+        for isa in isa::available() {
+            for kind in KINDS {
+                let Some(loops) = Loops::new(isa, kind) else { continue };
+                let Some(emulated) = tiled::emulated(isa) else { continue };
+                let tiles = if isa == Isa::Amx { vec![loops.tiled] } else { vec![] };
+                for (n, k, rows) in [(33, 384, 13), (70, 640, 16), (50, 1152, 35), (9, 2176, 49)] {
+                    let weights = Weights::random(&mut rng, kind, (n, k));
+                    let x: Vec<f32> = (0..rows * k).map(|_| rng.random_range(-1.0..1.0)).collect();
+                    // Two matrices of the same rows, and a run of rows that lie elsewhere.
+                    let map: Vec<u32> = (0..rows as u32).rev().collect();
+                    let product = |tiled, map: Option<&[u32]>| {
+                        let mut ys = [vec![0f32; rows * n], vec![0f32; rows * n]];
+                        let outs = ys
+                            .each_mut()
+                            .map(|y| RowsMut::new(FloatsMut::F32(y), rows, n).shared());
+                        let mut runs = vec![
+                            Run::new(0, 0, n, 0..13, outs[0]),
+                            Run::new(1, 0, n, 0..13, outs[1]),
+                            Run::new(0, 0, n, 13..rows, outs[0]),
+                        ];
+                        let x = Rows::new(Floats::F32(&x), rows, k);
+                        let matrices = [weights.matrix(), weights.matrix()];
+                        let cpu = Cpu { isa, pool: &pool };
+                        let mut loops = loops;
+                        loops.tiled = tiled;
+                        multiply_by(loops, &cpu, &x, map, &matrices, &mut runs);
+                        ys
+                    };
+                    for map in [None, Some(&map[..])] {
+                        let want = product(None, map);
+                        assert!(want[0].iter().all(|y| y.is_finite() && *y != 0.0));
+                        for tiles in [vec![Some(emulated)], tiles.clone()].concat() {
+                            let got = product(tiles, map);
+                            assert!(got == want, "{} {kind:?} {n} {k} {rows}", isa.name());
+                        }
+                    }
+                }
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use kernels::{Activation, Choices, Gate, GateUp, Routing, Rows, RowsMut, Score};
 use super::products::{Held, Shape, cpu, forced, parts};
 use super::rows::{are_ids, ids};
 use super::values::{Values, floats_mut, is_float};
-use super::{Input, Kernel, Output, Start, call};
+use super::{Input, Kernel, Output, Part, Start, call};
 use crate::ops::{Experts, Stack};
 use crate::{Array, Device, Dtype, device};
 
@@ -193,6 +193,10 @@ struct Mixture {
 impl Kernel for Mixture {
     fn name(&self) -> &'static str {
         "experts"
+    }
+
+    fn part(&self) -> Part {
+        Part::Products
     }
 
     fn run(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {

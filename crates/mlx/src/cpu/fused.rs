@@ -11,7 +11,7 @@ use kernels::{
 };
 
 use super::values::{Values, View, in_order, is_float, part_mut, promoted};
-use super::{Input, Kernel, Output, Start, call};
+use super::{Input, Kernel, Output, Part, Start, call};
 use crate::fast::{Angles, Mask, Rope};
 use crate::{Array, Device, Dtype, device};
 
@@ -347,6 +347,10 @@ struct Attend {
 impl Kernel for Attend {
     fn name(&self) -> &'static str {
         "attention"
+    }
+
+    fn part(&self) -> Part {
+        Part::Attention
     }
 
     fn run(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {

@@ -6,7 +6,7 @@ use kernels::{Gather, Rows, RowsMut};
 use super::products::{Held, Shape, cpu, forced, parts};
 use super::rows::{are_ids, ids};
 use super::values::{Values, floats_mut, is_float, promoted};
-use super::{Input, Kernel, Output, Start, call};
+use super::{Input, Kernel, Output, Part, Start, call};
 use crate::{Array, Device, Dtype, Quantized, device};
 
 /// x · b[which] for `b` of `[matrices, in, out]`.
@@ -111,6 +111,10 @@ struct Gathered {
 impl Kernel for Gathered {
     fn name(&self) -> &'static str {
         "gathered_products"
+    }
+
+    fn part(&self) -> Part {
+        Part::Products
     }
 
     fn run(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {

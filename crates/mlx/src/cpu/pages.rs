@@ -19,7 +19,7 @@ use memmap2::MmapMut;
 use smallvec::SmallVec;
 
 use super::values::{Values, View, floats_mut, is_float};
-use super::{Input, Kernel, Output, Start, call};
+use super::{Input, Kernel, Output, Start, call, parts};
 use crate::{Array, Device, Dtype, EvalError, device, error, meter};
 
 /// Numbers that share a scale where keys and values are stored in fewer bits.
@@ -438,6 +438,10 @@ struct AttendPages {
 impl Kernel for AttendPages {
     fn name(&self) -> &'static str {
         "attend"
+    }
+
+    fn part(&self) -> parts::Part {
+        parts::Part::Attention
     }
 
     fn run(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {

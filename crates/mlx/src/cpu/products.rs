@@ -6,7 +6,7 @@ use std::thread::LocalKey;
 use kernels::{Cpu, Isa, Kind, QuantizedMatrix, Rows, RowsMut};
 
 use super::values::{Values, floats_mut, in_order, is_float, promoted};
-use super::{Input, Kernel, Output, Start, call};
+use super::{Input, Kernel, Output, Part, Start, call};
 use crate::{Array, Device, Dtype, Mode, Quantized, device};
 
 /// x · wᵀ for each of `weights`, which share `x`. None where this is not ours to compute.
@@ -167,6 +167,10 @@ impl Kernel for QuantizedProducts {
         "quantized_products"
     }
 
+    fn part(&self) -> Part {
+        Part::Products
+    }
+
     fn run(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {
         let Some((x, mut rest)) = inputs.split_first() else { return };
         let held: Vec<Held<'_>> = self
@@ -243,6 +247,10 @@ struct DenseProducts {
 impl Kernel for DenseProducts {
     fn name(&self) -> &'static str {
         "dense_products"
+    }
+
+    fn part(&self) -> Part {
+        Part::Products
     }
 
     fn run(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smallvec::SmallVec;
 
+use super::parts::{self, Part};
 use super::tape::{Held, Memory, Operand, Step, Value, elements};
 use super::{Input, Kernel, Output};
 use crate::Dtype;
@@ -194,6 +195,10 @@ impl Kernel for Program {
         step.map_or("program", |step| step.kernel.name())
     }
 
+    fn part(&self) -> Part {
+        Part::Between
+    }
+
     fn run(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {
         SCRATCH.with_borrow_mut(|scratch| {
             let lines = self.scratch_bytes / ALIGNMENT;
@@ -228,7 +233,7 @@ impl Run<'_> {
             self.refuse_overlap(operands, &targets);
             let sources: SmallVec<[Input<'_>; 10]> =
                 operands.iter().map(|operand| self.input(operand)).collect();
-            step.kernel.run(&sources, &mut targets);
+            parts::run(&*step.kernel, &sources, &mut targets);
             (operand, result) = (step.operands_end, step.results_end);
         }
     }

@@ -4,6 +4,7 @@
 //! and what a decode step costs inside libmlxc and in our own code.
 
 mod bandwidth;
+mod parts;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use serde_json::json;
 use crate::fault::told;
 use crate::terminal;
 use bandwidth::Bandwidth;
+use parts::Parts;
 
 /// Measure how fast a model runs on this machine
 #[derive(clap::Args)]
@@ -43,6 +45,9 @@ pub struct Args {
     /// Also read 1 GiB of memory again and again: what decoding could reach at best
     #[arg(long)]
     memory: bool,
+    /// Also tell where the time of decoding goes: products, attention, other kernels, outside of kernels (on the CPU)
+    #[arg(long)]
+    parts: bool,
     /// Let MLX compute the products instead of the program's own kernels
     #[arg(long, hide = true)]
     products_of_mlx: bool,
@@ -70,6 +75,7 @@ fn measure(args: Args) -> anyhow::Result<()> {
         decode_tokens: args.decode,
         sequences: args.sequences.max(1),
         temperature: args.temperature,
+        parts: args.parts,
     };
     bench.round(Exercise { decode_tokens: args.decode.min(WARM_UP_TOKENS), ..exercise })?;
     let rounds: Vec<_> =
@@ -118,6 +124,7 @@ struct Figures {
     instructions: Option<&'static str>,
     threads: Option<usize>,
     memory: Option<Bandwidth>,
+    parts: Option<Parts>,
 }
 
 /// Least, middle and largest of the rounds.
@@ -158,6 +165,7 @@ impl Figures {
             instructions: None,
             threads: None,
             memory: None,
+            parts: args.parts.then(|| Parts::of(rounds)),
         }
     }
 
@@ -181,6 +189,9 @@ impl Figures {
             let (one, all) = (memory.one / 1e9, memory.all / 1e9);
             text += &format!("  memory reads   {all:.1} GB/s, one thread {one:.1} GB/s\n");
         }
+        if let Some(parts) = &self.parts {
+            text += &parts.text();
+        }
         text
     }
 
@@ -195,6 +206,7 @@ impl Figures {
             "peak_bytes": self.peak_bytes,
             "instructions": self.instructions,
             "threads": self.threads,
+            "decode_parts": self.parts.as_ref().map(Parts::json),
             "memory_bytes_per_second": self.memory.as_ref().map(|memory| json!({"one_thread": memory.one, "all_threads": memory.all})),
         });
         format!("{value}\n")
