@@ -710,7 +710,8 @@ fn a_reply_that_only_repeats_itself_is_given_up() {
         logit_bias: Some([(piece, 1e9)].into()),
         ..Options::default()
     };
-    let mut steps = Steps::new(ScriptedExecutor::new(), Rc::clone(&text), CONTEXT, 7);
+    let mut steps =
+        Steps::new(ScriptedExecutor::new(), Rc::clone(&text), Settings::new(CONTEXT, 7));
     let mut readers = Readers::default();
     let asked = Request { options: only, ..request(1, "the cat", 1, &[]) };
     steps.submit(asked, &mut readers);
