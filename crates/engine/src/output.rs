@@ -17,7 +17,13 @@ pub(crate) struct Output {
     parser: Parser,
     /// Of tokens whose text is still held back.
     logprobs: Vec<TokenLogprob>,
+    /// The text of the last token that had one, without the space around it, and how often it came again.
+    repeated: (String, usize),
 }
+
+/// A reply whose tokens say the same so often in a row has lost its thread. Price: a line of so many equal characters,
+/// each a token of its own, is not written to its end.
+pub(crate) const REPEATS_MAX: usize = 100;
 
 pub(crate) enum Progress {
     Text(Delta),
@@ -36,12 +42,19 @@ impl Output {
             stops: StopStrings::new(stops),
             parser,
             logprobs: Vec::new(),
+            repeated: (String::new(), 0),
         }
+    }
+
+    /// How often the last piece of text has come again without any other between.
+    pub fn repeats(&self) -> usize {
+        self.repeated.1
     }
 
     pub fn push(&mut self, drawn: Drawn) -> Progress {
         self.logprobs.extend(drawn.logprob.map(|logprob| self.with_bytes(logprob)));
         let text = self.stream.push(drawn.token);
+        self.count_repeats(&text);
         let found = self.stops.push(&text);
         let mut parsed = self.parser.push(&found.text);
         match found.stop {
@@ -64,6 +77,15 @@ impl Output {
         }
         parsed.append(self.parser.finish());
         self.delta(parsed)
+    }
+
+    fn count_repeats(&mut self, text: &str) {
+        let (last, count) = &mut self.repeated;
+        match text.trim() {
+            _ if text.is_empty() => {}
+            same if same == last => *count += 1,
+            other => self.repeated = (other.to_owned(), 0),
+        }
     }
 
     fn delta(&mut self, parsed: Parsed) -> Delta {
@@ -179,5 +201,23 @@ mod tests {
         check(&["<think>", "a", "stop", "b"], &["stop"], ("a", "", 0), &[1, 1, 1]);
         check(&["a", " ", "stop"], &["stop"], ("", "a ", 0), &[1, 1, 1]);
         check(&["<think>", "a", "</think>", "b"], &["k>"], ("", "<thin", 0), &[1]);
+    }
+
+    #[test]
+    fn what_comes_again_is_counted() {
+        let check = |pieces: &[&str], expected: usize| {
+            let mut output = output(&[]);
+            for piece in pieces {
+                output.push(drawn(piece));
+            }
+            assert_eq!(output.repeats(), expected, "{pieces:?}");
+        };
+        check(&["a"], 0);
+        check(&["a", "a", "a"], 2);
+        check(&["a", "a", "b"], 0);
+        check(&["a", " ", "a"], 0);
+        // Space counts from the beginning; what is not shown does not count.
+        check(&[" ", " "], 2);
+        check(&["a", "<|other|>", "a"], 1);
     }
 }

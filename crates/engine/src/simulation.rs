@@ -697,3 +697,31 @@ fn penalties_see_all_tokens_before_a_draw() {
         }
     }
 }
+
+#[test]
+fn a_reply_that_only_repeats_itself_is_given_up() {
+    let text = text();
+    let piece = text
+        .encode_prompt(" cat", text.prompt_kind(&Input::Raw { prompt: String::new() }))
+        .unwrap();
+    let piece = *piece.last().unwrap();
+    // One token may follow, whatever the model would like.
+    let only = Options {
+        num_predict: Some(200),
+        logit_bias: Some([(piece, 1e9)].into()),
+        ..Options::default()
+    };
+    let mut steps =
+        Steps::new(ScriptedExecutor::new(), Rc::clone(&text), Settings::new(CONTEXT, 7));
+    let mut readers = Readers::default();
+    let asked = Request { options: only, ..request(1, "the cat", 1, &[]) };
+    steps.submit(asked, &mut readers);
+    run_to_end(&mut steps, &mut readers);
+    let events = &readers.events[&RequestId(1)];
+    let Some(Event::Failed(failure)) = events.last() else { panic!("{:?}", events.last()) };
+    assert_eq!(failure.message, "prediction aborted, token repeat limit reached");
+    let said = reply(events).0;
+    let once = text.decoder().push(piece);
+    assert_eq!(said.matches(once.trim()).count(), 1 + crate::output::REPEATS_MAX, "{said}");
+    assert_eq!(steps.sequences_open(), 0);
+}

@@ -24,7 +24,7 @@ use text::Text;
 use crate::batcher::{Batcher, Chunk, Limits, Plan, RUNNING_MAX, WAITING_MAX};
 use crate::executor::{Draw, Drawn, Executor, Feed, Input};
 use crate::forms::{Forms, PATIENCE};
-use crate::output::Progress;
+use crate::output::{Progress, REPEATS_MAX};
 use crate::pace::Pace;
 use crate::persist::{Disk, Shelf};
 use crate::prefix::Tree;
@@ -59,6 +59,8 @@ pub(crate) struct Steps<E: Executor> {
     seeds: u64,
     /// Tokens that end a reply.
     ends: Vec<u32>,
+    /// A reply that repeats itself more often than this is given up.
+    repeats_max: usize,
 }
 
 struct Part<Ticket> {
@@ -169,12 +171,14 @@ impl<E: Executor> Steps<E> {
             drafting: Duration::ZERO,
             seeds: seed,
             ends,
+            repeats_max: REPEATS_MAX,
         }
     }
 
-    /// No token ends a reply.
+    /// No token ends a reply, and no repetition.
     pub fn ignore_ends(&mut self) {
         self.ends.clear();
+        self.repeats_max = usize::MAX;
     }
 
     /// What is computed outlives the process there.
@@ -370,17 +374,17 @@ impl<E: Executor> Steps<E> {
         match self.sequences.get_mut(&id).map(Sequence::edits) {
             Some(Ok(edits)) => edits,
             Some(Err(error)) => {
-                self.give_up(id, error, out);
+                self.give_up(id, error.into(), out);
                 Edits::default()
             }
             None => Edits::default(),
         }
     }
 
-    /// Its form leads nowhere; what is computed is right all the same.
-    fn give_up(&mut self, id: RequestId, error: text::Error, out: &mut dyn Outbox) {
+    /// Its reply leads nowhere; what is computed is right all the same.
+    fn give_up(&mut self, id: RequestId, failure: Failure, out: &mut dyn Outbox) {
         if self.retire(id, None).is_some() {
-            out.send(id, Event::Failed(error.into()));
+            out.send(id, Event::Failed(failure));
         }
     }
 
@@ -429,11 +433,15 @@ impl<E: Executor> Steps<E> {
             return self.finish(id, delta, ending, out);
         }
         if let Err(error) = sequence.follow(drawn.token) {
-            return self.give_up(id, error, out);
+            return self.give_up(id, error.into(), out);
         }
         let complete = sequence.is_complete();
         let full = sequence.generated_tokens() as u64 >= sequence.draws_max;
-        match sequence.output.push(drawn) {
+        let progress = sequence.output.push(drawn);
+        if sequence.output.repeats() > self.repeats_max {
+            return self.give_up(id, endless_repetition(), out);
+        }
+        match progress {
             Progress::Stopped { delta, stop } => {
                 let ending = Ending { reason: FinishReason::Stop, stop: Some(stop), end: None };
                 self.finish(id, delta, ending, out);
@@ -560,6 +568,12 @@ fn draw<E: Executor>(sequence: &Sequence<E>) -> Draw {
         edits: sequence.sampling.edits(None, None),
         late: sequence.draws_late(),
     }
+}
+
+/// Ollama's words.
+fn endless_repetition() -> Failure {
+    Failure::internal("prediction aborted, token repeat limit reached")
+        .hint("set `repeat_penalty` above 1, or limit the reply with `num_predict`")
 }
 
 fn send_text(id: RequestId, delta: Delta, out: &mut dyn Outbox) {

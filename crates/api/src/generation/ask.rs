@@ -1,5 +1,7 @@
 //! What a client asks of a model, before and after the model's own settings are added. Pure.
 
+use std::sync::Once;
+
 use indexmap::IndexMap;
 use protocol::{Format, Image, Input, Message, OptionError, Options, Request, Role, Think};
 use scheduler::KeepAlive;
@@ -148,6 +150,7 @@ fn options<'a>(
     let mut options = Options::default();
     for (name, value) in entries {
         match options.set(name, value) {
+            Err(OptionError::Unknown(name)) if name.starts_with("mirostat") => tell_of_mirostat(),
             Err(OptionError::Unknown(name)) => {
                 tracing::warn!(option = name, "invalid option provided")
             }
@@ -155,6 +158,14 @@ fn options<'a>(
         }
     }
     Ok(options)
+}
+
+/// Many a client sends it with every request.
+fn tell_of_mirostat() {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        tracing::warn!("mirostat is not there: tokens are drawn by the other options alone");
+    });
 }
 
 fn format(given: Value) -> Result<Format, Refusal> {
@@ -254,6 +265,13 @@ mod tests {
         }
         forget_thoughts(&mut []);
         forget_thoughts(&mut [said(Role::Assistant, "<think>a</think>b")]);
+    }
+
+    #[test]
+    fn what_has_no_effect_is_no_error() {
+        let given = json!({"mirostat": 2, "mirostat_tau": 5.0, "num_keep": 4, "sideways": true});
+        let options = options(given.as_object().unwrap().iter()).unwrap();
+        assert_eq!(options, Options { num_keep: Some(4), ..Options::default() });
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub(crate) struct ChatBody {
     frequency_penalty: Option<f64>,
     presence_penalty: Option<f64>,
     top_p: Option<f64>,
+    logit_bias: Value,
     response_format: Option<ResponseFormat>,
     tools: List<ToolField>,
     tool_choice: Value,
@@ -98,6 +99,7 @@ pub(crate) fn request(body: ChatBody) -> Result<Ask, Rejection> {
     let effort = body.reasoning.as_ref().map(|reasoning| reasoning.effort.as_str());
     let think = think(effort.or(body.reasoning_effort.as_deref()).unwrap_or_default())?;
     let options = options(&body);
+    check_bias(&body.logit_bias)?;
     let tool_choice = tool_choice(&body.tool_choice)?;
     let logprobs = crate::dialects::ollama::logprobs(body.logprobs, body.top_logprobs)?;
     Ok(Ask {
@@ -137,9 +139,20 @@ fn options(body: &ChatBody) -> Map<String, Value> {
         ("frequency_penalty", body.frequency_penalty.into()),
         ("presence_penalty", body.presence_penalty.into()),
         ("top_p", body.top_p.unwrap_or(1.0).into()),
+        ("logit_bias", body.logit_bias.clone()),
     ];
     let set = entries.into_iter().filter(|(_, value)| !value.is_null());
     set.map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn check_bias(given: &Value) -> Result<(), Rejection> {
+    let known = protocol::Options::default().set("logit_bias", given);
+    known.map_err(|_| {
+        Rejection::bad_body(format!(
+            "invalid logit_bias: {} (must be an object of numbers by token id)",
+            to_text(given)
+        ))
+    })
 }
 
 fn format(given: Option<ResponseFormat>) -> Value {
@@ -378,6 +391,21 @@ mod tests {
         check(named, Some(ToolChoice::Named("now".to_owned())));
         check(json!("any"), None);
         check(json!({"type": "allowed_tools"}), None);
+    }
+
+    #[test]
+    fn biases_are_numbers_by_token_id() {
+        let check = |given: Value, is_fine: bool| {
+            assert_eq!(check_bias(&given).is_ok(), is_fine, "{given}");
+            let body = ChatBody { logit_bias: given.clone(), ..ChatBody::default() };
+            assert_eq!(options(&body).get("logit_bias"), Some(&given).filter(|v| !v.is_null()));
+        };
+        check(Value::Null, true);
+        check(json!({}), true);
+        check(json!({"50256": -100, "7": 0.5}), true);
+        check(json!({"fifty": -100}), false);
+        check(json!({"7": "x"}), false);
+        check(json!([7]), false);
     }
 
     #[test]
