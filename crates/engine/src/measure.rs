@@ -132,7 +132,13 @@ impl Bench {
         let base = self.rounds * 1000;
         self.rounds += 1;
         let mut tally = Tally::default();
-        let one = Exercise { prompt_tokens, decode_tokens: 1, sequences: 1, temperature: 0.0 };
+        let one = Exercise {
+            prompt_tokens,
+            decode_tokens: 1,
+            sequences: 1,
+            temperature: 0.0,
+            parts: false,
+        };
         let (alone, ..) = self.until_started(request(base, one), 1, &mut tally)?;
         while self.engine.step(&mut tally) == Work::More {}
         let mut tally = Tally::default();

@@ -10,6 +10,7 @@
 //! else of them is f32. Results are rounded once, to the type of the output.
 #![allow(unsafe_code)]
 
+mod ahead;
 mod attention;
 mod convolution;
 mod dense;

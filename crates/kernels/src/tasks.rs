@@ -144,7 +144,8 @@ impl Cut {
 
     fn few_columns(&self, run: &Run, row_bytes: usize) -> usize {
         let fair = run.columns.div_ceil(self.threads * 4).max(4);
-        (FEW_TASK_BYTES / row_bytes.max(1)).clamp(1, fair)
+        // A vector of weight rows, of which a tile has two, takes as long as one of them.
+        (FEW_TASK_BYTES / row_bytes.max(1)).clamp(1, fair).next_multiple_of(self.tile_rows / 2)
     }
 
     /// Blocks of activation rows, so that each thread finds some tasks.

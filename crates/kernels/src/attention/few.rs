@@ -1,4 +1,4 @@
-//! Few rows: keys and values are read as they lie, each once for up to four rows.
+//! Few rows: keys are turned a block at a time, values are read as they lie, once for up to four rows.
 
 // Tiles of registers are arrays of arrays: numbering them says more than iterating.
 #![allow(clippy::needless_range_loop)]
@@ -6,16 +6,14 @@
 use std::ops::Range;
 
 use super::history::{Cell, with_cell};
+use super::many::{pack_keys, product};
 use super::schedule::{Merge as MergeOf, Task};
 use super::softmax::Running;
-use super::{Attention, Call, Piece};
+use super::{Attention, Block, Call, KEYS, PART_KEYS, Piece};
 use crate::vector::{Body, LANES_MAX, Source, Vector};
 
 /// Rows (queries times heads of a group) up to which a task goes this way.
 pub(super) const ROWS_MAX: usize = 8;
-
-/// Keys in a block: their scores and their bytes stay in the nearest cache.
-const KEYS: usize = 64;
 
 /// Keys that memory is asked for early: the next block's, because between reading keys of a block and of the next one
 /// lie its values.
@@ -24,14 +22,15 @@ const AHEAD: usize = KEYS;
 /// Rows that share one reading.
 const TOGETHER: usize = 4;
 
-/// Queries, scores and sums of a task.
+/// Queries, turned keys, scores and sums of a task, the latter of a part and of those before it.
 pub(super) fn work_floats(attention: &Attention<'_>) -> usize {
-    ROWS_MAX * (padded(attention.queries.dim) + KEYS + padded(attention.value_dim))
+    let (dim, width) = (padded(attention.queries.dim), padded(attention.value_dim));
+    ROWS_MAX * (dim + KEYS + 2 * width) + KEYS * dim
 }
 
-/// Sums, maxima and denominators of a part.
-pub(super) fn part_floats(attention: &Attention<'_>) -> usize {
-    ROWS_MAX * (padded(attention.value_dim) + 2)
+/// Sums, maxima and denominators of a part of so many rows.
+pub(super) fn part_floats(attention: &Attention<'_>, rows: usize) -> usize {
+    rows * (padded(attention.value_dim) + 2)
 }
 
 /// Whole vectors, whichever they are.
@@ -43,8 +42,10 @@ pub(super) struct Few<'a> {
     pub call: &'a Call<'a>,
     pub task: &'a Task,
     pub work: *mut f32,
-    /// Where the result goes if it is a part.
+    /// Where results go that are not the end of it: one for each part, but one for all where the task has the first part.
     pub partial: Option<*mut f32>,
+    /// From one of those to the next.
+    pub part_floats: usize,
 }
 
 /// Pointers into a task's memory.
@@ -52,8 +53,8 @@ struct Work {
     rows: usize,
     queries: *mut f32,
     query_stride: usize,
+    keys: *mut f32,
     scores: *mut f32,
-    sums: *mut f32,
     sum_stride: usize,
 }
 
@@ -63,46 +64,89 @@ impl Body for Few<'_> {
     unsafe fn run<V: Vector>(self) {
         let (attention, task) = (self.call.attention, self.task);
         let segment = &attention.segments[task.segment];
-        let (group, dim, value_dim) =
-            (attention.group(), attention.queries.dim, attention.value_dim);
-        let rows = task.queries.len() * group;
-        let (query_stride, sum_stride) = (padded(dim), padded(value_dim));
-        // SAFETY: `work_floats` has room for all.
+        let (query_stride, sum_stride) =
+            (padded(attention.queries.dim), padded(attention.value_dim));
+        let rows = task.queries.len() * attention.group();
+        // SAFETY: `work_floats` has room for all, and `partial` for as many parts as there are.
         unsafe {
-            let scores = self.work.add(ROWS_MAX * query_stride);
-            let sums = scores.add(ROWS_MAX * KEYS);
-            let sums = self.partial.unwrap_or(sums);
-            let work = Work { rows, queries: self.work, query_stride, scores, sums, sum_stride };
+            let keys = self.work.add(ROWS_MAX * query_stride);
+            let scores = keys.add(KEYS * query_stride);
+            let spare = scores.add(ROWS_MAX * KEYS);
+            let work = Work { rows, queries: self.work, query_stride, keys, scores, sum_stride };
             work.load_queries::<V>(attention, segment.row, task);
-            sums.write_bytes(0, rows * sum_stride);
+            let sums = self.partial.unwrap_or(spare.add(ROWS_MAX * sum_stride));
             let mut running = [Running::NEW; ROWS_MAX];
-            let mut start = task.keys.start;
-            while start < task.keys.end {
-                let keys = start..(start + KEYS).min(task.keys.end);
-                start = keys.end;
-                work.score::<V>(attention, task, &keys);
-                let mut past = [1f32; ROWS_MAX];
-                for row in 0..rows {
-                    let scores = scores.add(row * KEYS);
-                    let (query, head) = (task.queries.start + row / group, row % group);
-                    let head = task.kv_head * group + head;
-                    attention.adjust::<V>(segment, (query, head), &keys, scores);
-                    past[row] = running[row].take::<V>(scores, keys.len());
-                }
-                work.weigh::<V>(attention, task, &keys, &past);
+            let mut left = task.keys.clone();
+            let part = segment.first_of(&left, PART_KEYS).keys;
+            left.start = part.end;
+            work.part::<V>(attention, task, part, sums, &mut running);
+            if !task.leads {
+                store(sums, sum_stride, &running[..rows]);
             }
-            match self.partial {
-                Some(partial) => {
-                    let ends = partial.add(ROWS_MAX * sum_stride);
-                    for (row, running) in running.iter().enumerate() {
-                        *ends.add(2 * row) = running.max;
-                        *ends.add(2 * row + 1) = running.sum;
-                    }
+            let mut number = 0;
+            while !left.is_empty() {
+                let part = segment.first_of(&left, PART_KEYS).keys;
+                left.start = part.end;
+                number += 1;
+                let mut own = [Running::NEW; ROWS_MAX];
+                if task.leads {
+                    work.part::<V>(attention, task, part, spare, &mut own);
+                    join::<V>(&mut running[..rows], &own, sums, spare, sum_stride);
+                } else {
+                    let sums = sums.add(number * self.part_floats);
+                    work.part::<V>(attention, task, part, sums, &mut own);
+                    store(sums, sum_stride, &own[..rows]);
                 }
-                None => {
-                    let at = (task.segment, task.kv_head);
-                    finish::<V>(self.call, at, &task.queries, sums, sum_stride, &running[..rows]);
-                }
+            }
+            if task.leads && self.partial.is_some() {
+                store(sums, sum_stride, &running[..rows]);
+            } else if task.leads {
+                let at = (task.segment, task.kv_head);
+                finish::<V>(self.call, at, &task.queries, sums, sum_stride, &running[..rows]);
+            }
+        }
+    }
+}
+
+/// Maxima and denominators go behind the sums.
+#[allow(clippy::missing_safety_doc)]
+unsafe fn store(sums: *mut f32, stride: usize, running: &[Running]) {
+    // SAFETY: `part_floats` has room for them.
+    unsafe {
+        let ends = sums.add(running.len() * stride).cast::<[f32; 2]>();
+        for (row, running) in running.iter().enumerate() {
+            *ends.add(row) = [running.max, running.sum];
+        }
+    }
+}
+
+/// What `store` stored of row `row` of `rows`.
+#[allow(clippy::missing_safety_doc)]
+unsafe fn stored(sums: *const f32, stride: usize, rows: usize, row: usize) -> Running {
+    // SAFETY: as above.
+    let [max, sum] = unsafe { *sums.add(rows * stride).cast::<[f32; 2]>().add(row) };
+    Running { max, sum }
+}
+
+/// The next part of each row joins those before it.
+#[inline(always)]
+#[allow(clippy::missing_safety_doc)]
+pub(super) unsafe fn join<V: Vector>(
+    running: &mut [Running],
+    other: &[Running],
+    to: *mut f32,
+    from: *const f32,
+    stride: usize,
+) {
+    for (row, (running, &other)) in running.iter_mut().zip(other).enumerate() {
+        let (joined, a, b) = running.join(other);
+        *running = joined;
+        // SAFETY: as in `vector`.
+        unsafe {
+            let (to, from) = (to.add(row * stride), from.add(row * stride));
+            for i in (0..stride).step_by(V::LANES) {
+                let new = V::mul(V::load(from.add(i)), V::splat(b));
+                V::store(to.add(i), V::fma(V::load(to.add(i)), V::splat(a), new));
             }
         }
     }
@@ -157,36 +201,63 @@ impl Work {
         }
     }
 
+    /// The keys of one part, into new sums.
+    #[inline(always)]
+    unsafe fn part<V: Vector>(
+        &self,
+        attention: &Attention<'_>,
+        task: &Task,
+        part: Range<usize>,
+        sums: *mut f32,
+        running: &mut [Running; ROWS_MAX],
+    ) {
+        let segment = &attention.segments[task.segment];
+        let group = attention.group();
+        // SAFETY: as in `vector`.
+        unsafe {
+            sums.write_bytes(0, self.rows * self.sum_stride);
+            let mut left = part;
+            while !left.is_empty() {
+                let block = segment.first_of(&left, KEYS);
+                left.start = block.keys.end;
+                self.score::<V>(attention, task, &block);
+                let mut past = [1f32; ROWS_MAX];
+                for row in 0..self.rows {
+                    let scores = self.scores.add(row * KEYS);
+                    let (query, head) = (task.queries.start + row / group, row % group);
+                    let head = task.kv_head * group + head;
+                    attention.adjust::<V>(segment, (query, head), &block, scores);
+                    past[row] = running[row].take::<V>(scores, block.end());
+                }
+                self.weigh::<V>(attention, task, &block, sums, &past);
+            }
+        }
+    }
+
     /// Scores of all rows against the block's keys.
     #[inline(always)]
-    unsafe fn score<V: Vector>(&self, attention: &Attention<'_>, task: &Task, keys: &Range<usize>) {
+    unsafe fn score<V: Vector>(&self, attention: &Attention<'_>, task: &Task, block: &Block) {
         let segment = &attention.segments[task.segment];
         let dim = attention.queries.dim;
-        let mut column = 0;
-        for Piece { span, token, count } in segment.pieces(keys) {
-            let ahead = segment.ahead(keys.start + column + AHEAD);
-            let ahead = ahead
-                .map_or(std::ptr::null(), |(span, token)| span.keys.address(task.kv_head, token));
-            // SAFETY: as in `vector`.
-            unsafe {
-                with_cell!(&span.keys, task.kv_head, token, |cell| {
-                    let mut row = 0;
-                    while row < self.rows {
-                        let rows = self.rows - row;
-                        let q = self.queries.add(row * self.query_stride);
-                        let q = (q.cast_const(), self.query_stride);
-                        let to = self.scores.add(row * KEYS + column);
-                        let keys = (cell, span.keys.token_stride, count, ahead);
-                        row += match rows {
-                            _ if V::LANES == 1 => dots::<V, _, 1>(q, dim, keys, to),
-                            TOGETHER.. => dots::<V, _, TOGETHER>(q, dim, keys, to),
-                            2.. => dots::<V, _, 2>(q, dim, keys, to),
-                            _ => dots::<V, _, 1>(q, dim, keys, to),
-                        };
-                    }
+        let mut column = block.lead;
+        // SAFETY: as in `vector`.
+        unsafe {
+            for Piece { span, token, count } in segment.pieces(&block.keys) {
+                let ahead = segment.ahead(block.keys.start + column - block.lead + AHEAD);
+                let ahead = ahead.map_or(std::ptr::null(), |(span, token)| {
+                    span.keys.address(task.kv_head, token)
                 });
+                with_cell!(&span.keys, task.kv_head, token, |cell| {
+                    let keys = (cell, span.keys.token_stride, count);
+                    pack_keys::<V, _, true>(keys, ahead, dim, self.keys, column);
+                });
+                column += count;
             }
-            column += count;
+            let skipped = block.lead - block.lead % V::LANES;
+            let queries = (self.queries.cast_const(), self.query_stride);
+            let keys = (self.keys.add(skipped).cast_const(), KEYS);
+            let to = (self.scores.add(skipped), KEYS);
+            product::<V>(self.rows, block.end() - skipped, dim, queries, keys, to, false);
         }
     }
 
@@ -196,14 +267,15 @@ impl Work {
         &self,
         attention: &Attention<'_>,
         task: &Task,
-        keys: &Range<usize>,
+        block: &Block,
+        sums: *mut f32,
         past: &[f32; ROWS_MAX],
     ) {
         let segment = &attention.segments[task.segment];
         let width = attention.value_dim;
-        let mut column = 0;
-        for Piece { span, token, count } in segment.pieces(keys) {
-            let ahead = segment.ahead(keys.start + column + AHEAD);
+        let mut column = block.lead;
+        for Piece { span, token, count } in segment.pieces(&block.keys) {
+            let ahead = segment.ahead(block.keys.start + column - block.lead + AHEAD);
             let ahead = ahead
                 .map_or(std::ptr::null(), |(span, token)| span.values.address(task.kv_head, token));
             // SAFETY: as in `vector`.
@@ -211,10 +283,11 @@ impl Work {
                 with_cell!(&span.values, task.kv_head, token, |cell| {
                     let mut row = 0;
                     while row < self.rows {
-                        let sums = (self.sums.add(row * self.sum_stride), self.sum_stride);
+                        let sums = (sums.add(row * self.sum_stride), self.sum_stride);
                         let weights = self.scores.add(row * KEYS + column).cast_const();
                         let values = (cell, span.values.token_stride, count, ahead);
-                        let past = if column == 0 { &past[row..] } else { &[1.0; TOGETHER] };
+                        let past =
+                            if column == block.lead { &past[row..] } else { &[1.0; TOGETHER] };
                         row += match self.rows - row {
                             TOGETHER.. => {
                                 sum_values::<V, _, TOGETHER>(sums, width, weights, past, values)
@@ -240,60 +313,6 @@ pub(super) unsafe fn load_query<V: Vector>(from: Source, dim: usize, scale: f32,
             V::store(to.add(i), V::mul(from.load_to::<V>(i, dim), scale));
         }
     }
-}
-
-/// `R` rows of queries against `count` keys, as many at once as make `LANES` sums; gives `R`.
-#[inline(always)]
-#[allow(clippy::missing_safety_doc)]
-unsafe fn dots<V: Vector, C: Cell, const R: usize>(
-    (queries, query_stride): (*const f32, usize),
-    dim: usize,
-    (keys, stride, count, ahead): (C, usize, usize, *const u8),
-    to: *mut f32,
-) -> usize {
-    let at_once = V::LANES / R;
-    let whole = dim - dim % V::LANES;
-    // SAFETY: as in `vector`.
-    unsafe {
-        let mut next = 0;
-        while next < count {
-            let (used, first) = (at_once.min(count - next), next);
-            // Past the end the last keys are read again.
-            let first = if used < at_once { count.saturating_sub(at_once) } else { first };
-            let block = keys.at(first * stride);
-            let last = count - 1 - first;
-            let mut sums = [V::zero(); LANES_MAX];
-            for i in (0..whole).step_by(V::LANES) {
-                for k in 0..at_once {
-                    let key = block.at(k.min(last) * stride);
-                    C::announce(ahead, (first + k) * stride + i);
-                    let key = key.load::<V>(i);
-                    for r in 0..R {
-                        let query = V::load(queries.add(r * query_stride + i));
-                        sums[k * R + r] = V::fma(key, query, sums[k * R + r]);
-                    }
-                }
-            }
-            if whole < dim {
-                for k in 0..at_once {
-                    let key = block.at(k.min(last) * stride).load_to::<V>(whole, dim);
-                    for r in 0..R {
-                        let query = V::load(queries.add(r * query_stride + whole));
-                        sums[k * R + r] = V::fma(key, query, sums[k * R + r]);
-                    }
-                }
-            }
-            let mut totals = [0f32; LANES_MAX];
-            V::store(totals.as_mut_ptr(), V::sums(sums.as_mut_ptr()));
-            for k in 0..at_once.min(count) {
-                for r in 0..R {
-                    *to.add(r * KEYS + first + k) = totals[k * R + r];
-                }
-            }
-            next += used;
-        }
-    }
-    R
 }
 
 /// `R` rows of sums, each first multiplied with its `past`, plus `count` weighted values; gives `R`.
@@ -396,6 +415,7 @@ pub(super) struct Merge<'a> {
     pub call: &'a Call<'a>,
     pub merge: &'a MergeOf,
     pub partial: *mut f32,
+    pub part_floats: usize,
 }
 
 impl Body for Merge<'_> {
@@ -403,32 +423,28 @@ impl Body for Merge<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let attention = self.call.attention;
-        let (size, stride) = (part_floats(attention), padded(attention.value_dim));
         let rows = self.merge.queries.len() * attention.group();
-        let mut running = [Running::NEW; ROWS_MAX];
+        let stride = padded(attention.value_dim);
         // SAFETY: as in `vector`.
         unsafe {
-            let first = self.partial.add(self.merge.parts.start * size);
-            for part in 0..self.merge.parts.len() {
-                let from = first.add(part * size);
+            let part = |part: usize| self.partial.add(part * self.part_floats);
+            let all = |sums: *mut f32| {
+                let mut running = [Running::NEW; ROWS_MAX];
                 for (row, running) in running.iter_mut().enumerate().take(rows) {
-                    let end = from.add(ROWS_MAX * stride + 2 * row);
-                    let other = Running { max: *end, sum: *end.add(1) };
-                    if part == 0 {
-                        *running = other;
-                        continue;
-                    }
-                    let (joined, a, b) = running.join(other);
-                    *running = joined;
-                    let (to, from) = (first.add(row * stride), from.add(row * stride));
-                    for i in (0..stride).step_by(V::LANES) {
-                        let new = V::mul(V::load(from.add(i)), V::splat(b));
-                        V::store(to.add(i), V::fma(V::load(to.add(i)), V::splat(a), new));
-                    }
+                    *running = stored(sums, stride, rows, row);
                 }
+                running
+            };
+            let mut parts = self.merge.parts.clone();
+            let sums = part(parts.start);
+            let mut running = all(sums);
+            parts.start += 1;
+            for number in parts {
+                let own = all(part(number));
+                join::<V>(&mut running[..rows], &own, sums, part(number), stride);
             }
             let at = (self.merge.segment, self.merge.kv_head);
-            finish::<V>(self.call, at, &self.merge.queries, first, stride, &running[..rows]);
+            finish::<V>(self.call, at, &self.merge.queries, sums, stride, &running[..rows]);
         }
     }
 }

@@ -3,18 +3,15 @@
 // Tiles of registers are arrays of arrays: numbering them says more than iterating.
 #![allow(clippy::needless_range_loop)]
 
-use super::few::{finish, load_query};
+use super::few::{finish, join, load_query};
 use super::history::{Cell, with_cell};
 use super::schedule::Task;
 use super::softmax::Running;
-use super::{Attention, Call, Piece, Segment};
+use super::{Attention, Block, Call, KEYS, PART_KEYS, Piece, Segment};
 use crate::vector::{Body, LANES_MAX, Vector};
 
-/// Rows in a block, queries times heads of a group; a multiple of `TILE_ROWS`.
+/// Rows in a block, queries times heads of a group; a multiple of `TILE_ROWS`. With heads of 128, its memory is 250 KiB.
 pub(super) const ROWS_MAX: usize = 96;
-
-/// Keys in a block. With the above and heads of 128, a block's memory is 210 KiB.
-const KEYS: usize = 64;
 
 /// Rows of a register tile.
 const TILE_ROWS: usize = 6;
@@ -22,8 +19,8 @@ const TILE_ROWS: usize = 6;
 pub(super) fn work_floats(attention: &Attention<'_>) -> usize {
     let (dim, width) = widths(attention);
     let rows = rows_max(attention);
-    // The last two for a running maximum and sum.
-    rows * dim + KEYS * dim + KEYS * width + rows * KEYS + rows * width + rows * 2
+    // The last for sums with running maximum and denominator, of a part and of those before it.
+    rows * dim + KEYS * dim + KEYS * width + rows * KEYS + 2 * rows * (width + 2)
 }
 
 /// Groups larger than a block are one block.
@@ -42,59 +39,111 @@ pub(super) struct Many<'a> {
     pub work: *mut f32,
 }
 
+/// Pointers into a task's memory.
+struct Work {
+    rows: usize,
+    queries: *mut f32,
+    keys: *mut f32,
+    values: *mut f32,
+    scores: *mut f32,
+}
+
 impl Body for Many<'_> {
     type Out = ();
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let (attention, task) = (self.call.attention, self.task);
         let segment = &attention.segments[task.segment];
-        let (group, dim) = (attention.group(), attention.queries.dim);
         let (dim_padded, width) = widths(attention);
-        let (rows, rows_max) = (task.queries.len() * group, rows_max(attention));
+        let (rows, rows_max) = (task.queries.len() * attention.group(), rows_max(attention));
         // SAFETY: `work_floats` has room for all.
         unsafe {
-            let queries = self.work;
-            let keys_at = queries.add(rows_max * dim_padded);
-            let values_at = keys_at.add(KEYS * dim_padded);
-            let scores = values_at.add(KEYS * width);
+            let keys = self.work.add(rows_max * dim_padded);
+            let values = keys.add(KEYS * dim_padded);
+            let scores = values.add(KEYS * width);
+            let work = Work { rows, queries: self.work, keys, values, scores };
+            work.load_queries::<V>(attention, task);
             let sums = scores.add(rows_max * KEYS);
-            for row in 0..rows {
-                let head = task.kv_head * group + row % group;
-                let query = segment.row + task.queries.start + row / group;
-                let from = attention.queries.at(query, head);
-                load_query::<V>(from, dim, attention.scale, queries.add(row * dim_padded));
+            let spare = sums.add(rows_max * width);
+            let running = spare.add(rows_max * width).cast::<Running>();
+            let [running, own] = [running, running.add(rows_max)].map(|running| {
+                (0..rows).for_each(|row| running.add(row).write(Running::NEW));
+                std::slice::from_raw_parts_mut(running, rows)
+            });
+            let mut left = task.keys.clone();
+            let part = segment.first_of(&left, PART_KEYS).keys;
+            left.start = part.end;
+            work.part::<V>(attention, task, part, sums, running);
+            while !left.is_empty() {
+                let part = segment.first_of(&left, PART_KEYS).keys;
+                left.start = part.end;
+                work.part::<V>(attention, task, part, spare, own);
+                join::<V>(running, own, sums, spare, width);
             }
-            sums.write_bytes(0, rows * width);
-            let running = sums.add(rows_max * width).cast::<Running>();
-            for row in 0..rows {
-                running.add(row).write(Running::NEW);
+            let at = (task.segment, task.kv_head);
+            finish::<V>(self.call, at, &task.queries, sums, width, running);
+        }
+    }
+}
+
+#[allow(clippy::missing_safety_doc)]
+impl Work {
+    #[inline(always)]
+    unsafe fn load_queries<V: Vector>(&self, attention: &Attention<'_>, task: &Task) {
+        let segment = &attention.segments[task.segment];
+        let (group, (stride, _)) = (attention.group(), widths(attention));
+        for row in 0..self.rows {
+            let head = task.kv_head * group + row % group;
+            let query = segment.row + task.queries.start + row / group;
+            let from = attention.queries.at(query, head);
+            // SAFETY: as in `vector`.
+            unsafe {
+                let to = self.queries.add(row * stride);
+                load_query::<V>(from, attention.queries.dim, attention.scale, to);
             }
-            let running = std::slice::from_raw_parts_mut(running, rows);
-            {
-                let mut start = task.keys.start;
-                while start < task.keys.end {
-                    let keys = start..(start + KEYS).min(task.keys.end);
-                    start = keys.end;
-                    pack::<V>(attention, segment, task.kv_head, keys.clone(), keys_at, values_at);
-                    let q = (queries.cast_const(), dim_padded);
-                    let k = (keys_at.cast_const(), KEYS);
-                    product::<V>(rows, keys.len(), dim, q, k, (scores, KEYS), false);
-                    for row in 0..rows {
-                        let scores = scores.add(row * KEYS);
-                        let (query, head) = (task.queries.start + row / group, row % group);
-                        let head = task.kv_head * group + head;
-                        attention.adjust::<V>(segment, (query, head), &keys, scores);
-                        let past = running[row].take::<V>(scores, keys.len());
-                        if past != 1.0 {
-                            multiply::<V>(sums.add(row * width), width, past);
-                        }
+        }
+    }
+
+    /// The keys of one part, into new sums.
+    #[inline(always)]
+    unsafe fn part<V: Vector>(
+        &self,
+        attention: &Attention<'_>,
+        task: &Task,
+        part: std::ops::Range<usize>,
+        sums: *mut f32,
+        running: &mut [Running],
+    ) {
+        let segment = &attention.segments[task.segment];
+        let (group, dim) = (attention.group(), attention.queries.dim);
+        let (dim_padded, width) = widths(attention);
+        // SAFETY: as in `vector`.
+        unsafe {
+            sums.write_bytes(0, self.rows * width);
+            running.fill(Running::NEW);
+            let mut left = part;
+            while !left.is_empty() {
+                let block = segment.first_of(&left, KEYS);
+                left.start = block.keys.end;
+                pack::<V>(attention, segment, task.kv_head, &block, self.keys, self.values);
+                let skipped = block.lead - block.lead % V::LANES;
+                let q = (self.queries.cast_const(), dim_padded);
+                let k = (self.keys.add(skipped).cast_const(), KEYS);
+                let to = (self.scores.add(skipped), KEYS);
+                product::<V>(self.rows, block.end() - skipped, dim, q, k, to, false);
+                for (row, running) in running.iter_mut().enumerate() {
+                    let scores = self.scores.add(row * KEYS);
+                    let (query, head) = (task.queries.start + row / group, row % group);
+                    let head = task.kv_head * group + head;
+                    attention.adjust::<V>(segment, (query, head), &block, scores);
+                    let past = running.take::<V>(scores, block.end());
+                    if past != 1.0 {
+                        multiply::<V>(sums.add(row * width), width, past);
                     }
-                    let p = (scores.cast_const(), KEYS);
-                    let v = (values_at.cast_const(), width);
-                    product::<V>(rows, width, keys.len(), p, v, (sums, width), true);
                 }
-                let at = (task.segment, task.kv_head);
-                finish::<V>(self.call, at, &task.queries, sums, width, running);
+                let p = (self.scores.add(block.lead).cast_const(), KEYS);
+                let v = (self.values.cast_const(), width);
+                product::<V>(self.rows, width, block.keys.len(), p, v, (sums, width), true);
             }
         }
     }
@@ -112,26 +161,28 @@ unsafe fn multiply<V: Vector>(row: *mut f32, width: usize, factor: f32) {
     }
 }
 
-/// Keys as `[dim][KEYS]`, values as `[key][width]`, both f32.
+/// Keys as `[dim][KEYS]`, each at its place in the block, values as `[key][width]`, both f32.
 #[inline(always)]
 #[allow(clippy::missing_safety_doc)]
 unsafe fn pack<V: Vector>(
     attention: &Attention<'_>,
     segment: &Segment<'_>,
     kv_head: usize,
-    keys: std::ops::Range<usize>,
+    block: &Block,
     keys_at: *mut f32,
     values_at: *mut f32,
 ) {
     let (dim, value_dim) = (attention.queries.dim, attention.value_dim);
     let (_, width) = widths(attention);
     let mut column = 0;
-    for Piece { span, token, count } in segment.pieces(&keys) {
+    for Piece { span, token, count } in segment.pieces(&block.keys) {
         // SAFETY: as in `vector`.
         unsafe {
             with_cell!(&span.keys, kv_head, token, |cell| {
                 let stride = span.keys.token_stride;
-                pack_keys::<V, _>((cell, stride, count), dim, keys_at, column);
+                let column = block.lead + column;
+                let keys = (cell, stride, count);
+                pack_keys::<V, _, false>(keys, std::ptr::null(), dim, keys_at, column);
             });
             with_cell!(&span.values, kv_head, token, |cell| {
                 for k in 0..count {
@@ -155,10 +206,12 @@ unsafe fn pack<V: Vector>(
     }
 }
 
+/// Keys from place `column` on. Where `AHEAD`, as many keys from `ahead` on are asked for.
 #[inline(always)]
 #[allow(clippy::missing_safety_doc)]
-unsafe fn pack_keys<V: Vector, C: Cell>(
+pub(super) unsafe fn pack_keys<V: Vector, C: Cell, const AHEAD: bool>(
     (keys, stride, count): (C, usize, usize),
+    ahead: *const u8,
     dim: usize,
     to: *mut f32,
     column: usize,
@@ -170,7 +223,11 @@ unsafe fn pack_keys<V: Vector, C: Cell>(
             for i in (0..dim).step_by(V::LANES) {
                 let mut square = [V::zero(); LANES_MAX];
                 for (row, v) in square.iter_mut().enumerate().take(V::LANES.min(count - k)) {
-                    *v = keys.at((k + row) * stride).load_to::<V>(i, dim);
+                    let key = keys.at((k + row) * stride);
+                    if AHEAD {
+                        C::announce(ahead, (k + row) * stride + i);
+                    }
+                    *v = key.load_to::<V>(i, dim);
                 }
                 V::transpose(square.as_mut_ptr());
                 for (row, v) in square.iter().enumerate().take(V::LANES.min(dim - i)) {
@@ -189,7 +246,7 @@ unsafe fn pack_keys<V: Vector, C: Cell>(
 /// `c[rows, columns] (+)= a[rows, depth] · b[depth, columns]`, each with its stride; whole vectors of columns.
 #[inline(always)]
 #[allow(clippy::missing_safety_doc)]
-unsafe fn product<V: Vector>(
+pub(super) unsafe fn product<V: Vector>(
     rows: usize,
     columns: usize,
     depth: usize,

@@ -2,10 +2,13 @@
 //!
 //! A batch is flat: rows of all sequences, cut into segments. Query heads that share a key head are worked on together,
 //! so keys and values are read once for all of them. Few such rows ([`few`]: decoding) read the cache as it lies, and
-//! when there are fewer sequences than threads could use, the history is cut into parts whose results are merged. Many
-//! rows ([`many`]: prefill) go block by block, keys transposed into f32 first. Both keep a running maximum, so scores
-//! are never stored as a whole. Arithmetic is f32 throughout; results differ from f64 by about 1e-6 of the largest
-//! value, before rounding to the output's type.
+//! when there are fewer sequences than threads could use, several tasks share the history. Many rows ([`many`]: prefill)
+//! bring values to f32 first. Both keep a running maximum, so scores are never stored as a whole. Arithmetic is f32
+//! throughout; results differ from f64 by about 1e-6 of the largest value, before rounding to the output's type.
+//!
+//! The bits of a row depend on nothing but its query and what it sees: blocks and parts of a history begin at fixed
+//! positions of the sequence, a score is added up along the head, a block's weights lane by lane, values in the order of
+//! keys, and parts are joined in theirs.
 
 mod few;
 mod history;
@@ -86,6 +89,12 @@ pub enum MaskCells<'a> {
     Keep(&'a [u8]),
 }
 
+/// Keys in a block: their scores and their bytes stay in the nearest cache. Blocks begin at multiples of it.
+const KEYS: usize = 64;
+
+/// Keys in a part of a history, of which each has a maximum and sums of its own until they are joined.
+const PART_KEYS: usize = 256;
+
 /// Writes `[rows, heads, value_dim]`. Rows that no segment names stay as they are; a query that sees nothing gives 0.
 pub fn attend(cpu: &Cpu<'_>, attention: &Attention<'_>, mut out: HeadsMut<'_>) {
     attention.check(&out);
@@ -102,7 +111,10 @@ pub fn attend(cpu: &Cpu<'_>, attention: &Attention<'_>, mut out: HeadsMut<'_>) {
         }
         for merge in &plan.merges {
             // SAFETY: all parts are written, and `cpu.isa` was chosen for this processor.
-            unsafe { on(cpu.isa, few::Merge { call: &call, merge, partial: partial.0 }) };
+            unsafe {
+                let (partial, part_floats) = (partial.0, plan.part_floats);
+                on(cpu.isa, few::Merge { call: &call, merge, partial, part_floats });
+            }
         }
     });
 }
@@ -137,8 +149,9 @@ impl Call<'_> {
             // SAFETY: shapes were checked, the memory is long enough, `cpu.isa` was chosen for this processor.
             unsafe {
                 if few {
-                    let partial = task.part.map(|part| partial.0.add(part * plan.part_floats));
-                    on(self.cpu.isa, few::Few { call: self, task, work, partial });
+                    let part_floats = plan.part_floats;
+                    let partial = task.part.map(|part| partial.0.add(part * part_floats));
+                    on(self.cpu.isa, few::Few { call: self, task, work, partial, part_floats });
                 } else {
                     on(self.cpu.isa, many::Many { call: self, task, work });
                 }
@@ -212,32 +225,33 @@ impl Attention<'_> {
         first.start..last.end.max(first.start)
     }
 
-    /// Caps and masks the scores of one row against keys `keys` (the softmax takes care of padding).
+    /// Caps and masks the scores of one row against a block, everything but its keys included.
     ///
     /// # Safety
-    /// `scores` is good for as many floats, rounded up to whole vectors.
+    /// `scores` is good for the block, rounded up to whole vectors.
     #[inline(always)]
     unsafe fn adjust<V: Vector>(
         &self,
         segment: &Segment<'_>,
         (query, head): (usize, usize),
-        keys: &Range<usize>,
+        block: &Block,
         scores: *mut f32,
     ) {
+        let (keys, lead, end) = (&block.keys, block.lead, block.end());
         // SAFETY: the caller's promise; the mask's length was checked.
         unsafe {
             if let Some(cap) = self.softcap {
-                softmax::cap::<V>(scores, keys.len(), cap);
+                softmax::cap::<V>(scores, end, cap);
             }
             if let Some(mask) = self.mask {
                 let row = segment.row + query;
                 let at = row * mask.row_stride + head * mask.head_stride + keys.start;
-                softmax::mask(scores, keys.len(), &mask.cells, at);
+                softmax::mask(scores.add(lead), keys.len(), &mask.cells, at);
             }
             let seen = self.seen(segment, query);
-            let low = seen.start.clamp(keys.start, keys.end) - keys.start;
-            let high = seen.end.clamp(keys.start, keys.end) - keys.start;
-            for i in (0..low).chain(high..keys.len().next_multiple_of(V::LANES)) {
+            let low = seen.start.clamp(keys.start, keys.end) - keys.start + lead;
+            let high = seen.end.clamp(keys.start, keys.end) - keys.start + lead;
+            for i in (0..low).chain(high..end.next_multiple_of(V::LANES)) {
                 *scores.add(i) = f32::NEG_INFINITY;
             }
         }
@@ -250,7 +264,35 @@ impl Attention<'_> {
     }
 }
 
+/// Keys of one block, counted from the segment's first; what the block has before them is not there or not seen.
+struct Block {
+    keys: Range<usize>,
+    /// The first key's place in the block.
+    lead: usize,
+}
+
+impl Block {
+    /// One past the last key's place.
+    #[inline(always)]
+    fn end(&self) -> usize {
+        self.lead + self.keys.len()
+    }
+}
+
 impl Segment<'_> {
+    /// The keys of `keys` before the next position that is a multiple of `step`.
+    #[inline(always)]
+    fn first_of(&self, keys: &Range<usize>, step: usize) -> Block {
+        let lead = (self.history_start + keys.start) % step;
+        Block { keys: keys.start..keys.end.min(keys.start + step - lead), lead }
+    }
+
+    /// How many parts `keys` are of.
+    fn parts(&self, keys: &Range<usize>) -> usize {
+        let lead = (self.history_start + keys.start) % PART_KEYS;
+        (lead + keys.len()).div_ceil(PART_KEYS).max(1)
+    }
+
     fn tokens(&self) -> usize {
         self.spans.iter().map(|span| span.tokens).sum()
     }

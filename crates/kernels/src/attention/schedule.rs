@@ -3,13 +3,10 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use super::{Attention, Segment, few, many};
+use super::{Attention, PART_KEYS, Segment, few, many};
 
 /// Products of two numbers in a task below which threads are not worth it.
 const ALONE_PRODUCTS_MAX: usize = 100_000;
-
-/// Keys below which a history is not cut.
-const PART_KEYS_MIN: usize = 128;
 
 /// Tasks wanted for each thread, so that none waits long for the last.
 const TASKS_PER_THREAD: usize = 4;
@@ -20,11 +17,13 @@ pub(super) struct Task {
     /// Within the segment.
     pub queries: Range<usize>,
     pub keys: Range<usize>,
-    /// Where the result goes if it is a part of a history.
+    /// Whether `keys` begin with the first part of what the queries see.
+    pub leads: bool,
+    /// Where results go if they are parts of a history: one for each part, but one for all where the task leads.
     pub part: Option<usize>,
 }
 
-/// Parts `parts` make the result of these queries.
+/// Parts `parts`, joined in their order, make the result of these queries.
 pub(super) struct Merge {
     pub segment: usize,
     pub kv_head: usize,
@@ -43,7 +42,8 @@ pub(super) struct Plan {
 impl Plan {
     pub fn new(attention: &Attention<'_>, threads: usize) -> Plan {
         let (group, kv_heads) = (attention.group(), attention.kv_heads);
-        let part_floats = few::part_floats(attention);
+        let rows = attention.segments.iter().map(|segment| segment.length * group).max();
+        let part_floats = few::part_floats(attention, rows.unwrap_or(0).min(few::ROWS_MAX));
         let mut plan =
             Plan { tasks: vec![], merges: vec![], part_floats, alone: threads == 1, parts: 0 };
         let wanted = threads * TASKS_PER_THREAD;
@@ -87,21 +87,23 @@ impl Plan {
         keys: Range<usize>,
     ) {
         let few = queries.len() * attention.group() <= few::ROWS_MAX;
-        let most = if self.alone { 1 } else { keys.len() / PART_KEYS_MIN };
-        let parts =
-            if few { (queries.len() * keys.len()).div_ceil(fair).min(most).max(1) } else { 1 };
-        if parts == 1 {
-            self.tasks.push(Task { segment, kv_head, queries, keys, part: None });
+        let history = &attention.segments[segment];
+        let parts = history.parts(&keys);
+        let tasks = (queries.len() * keys.len()).div_ceil(fair).clamp(1, parts);
+        if tasks == 1 || self.alone || !few {
+            self.tasks.push(Task { segment, kv_head, queries, keys, leads: true, part: None });
             return;
         }
-        let step = keys.len().div_ceil(parts);
-        let first = self.parts;
-        for part in 0..parts {
-            let at = |part: usize| (keys.start + part * step).min(keys.end);
-            let (keys, queries) = (at(part)..at(part + 1), queries.clone());
-            self.tasks.push(Task { segment, kv_head, queries, keys, part: Some(first + part) });
+        let each = parts.div_ceil(tasks) * PART_KEYS;
+        let (first, mut left) = (self.parts, keys);
+        while !left.is_empty() {
+            let lead = (history.history_start + left.start) % PART_KEYS;
+            let keys = left.start..left.end.min(left.start + each - lead);
+            left.start = keys.end;
+            let (leads, part) = (self.parts == first, Some(self.parts));
+            self.parts += if leads { 1 } else { history.parts(&keys) };
+            self.tasks.push(Task { segment, kv_head, queries: queries.clone(), keys, leads, part });
         }
-        self.parts += parts;
         self.merges.push(Merge { segment, kv_head, queries, parts: first..self.parts });
     }
 

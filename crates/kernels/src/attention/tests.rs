@@ -280,6 +280,111 @@ fn exact(
     out
 }
 
+/// One sequence, its queries in one call or in several, alone or beside each other, its history in any pieces and
+/// without what no query sees: the same bits.
+fn check_invariance(case: &Case, rng: &mut StdRng) {
+    let Case { heads, kv_heads, dim, value_dim, window, .. } = *case;
+    let tokens = case.segments[0].1;
+    let sequence = Sequence::random(rng, &Case { page: 0, ..case.clone() }, tokens);
+    let queries: Vec<f32> =
+        (0..tokens * heads * dim).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let sinks: Vec<f32> = (0..heads).map(|_| rng.random_range(-2.0..2.0)).collect();
+    let spans = |keys: Range<usize>, rng: &mut StdRng| {
+        let (mut all, mut start) = (vec![], keys.start);
+        let whole = [&sequence.keys[0], &sequence.values[0]];
+        let [k, v] = whole.map(|numbers| numbers.cells());
+        while start < keys.end {
+            let tokens = rng.random_range(1..200).min(keys.end - start);
+            let at = |cells, dim| {
+                let stored = Stored::new(cells, sequence.page, dim);
+                Stored { first: start * dim, ..stored }
+            };
+            all.push(Span { keys: at(k, dim), values: at(v, value_dim), tokens });
+            start += tokens;
+        }
+        all
+    };
+    // Queries `from..to` of each chunk with what they may see.
+    let attend = |isa: Isa, threads: usize, chunks: &[Range<usize>], rng: &mut StdRng| {
+        let histories: Vec<(usize, Vec<Span<'_>>)> = chunks
+            .iter()
+            .map(|chunk| {
+                let seen = window.map_or(0, |window| (chunk.start + 1).saturating_sub(window));
+                let start = rng.random_range(0..=seen);
+                (start, spans(start..chunk.end, rng))
+            })
+            .collect();
+        let first = chunks[0].start;
+        let segments: Vec<Segment<'_>> = chunks
+            .iter()
+            .zip(&histories)
+            .map(|(chunk, (history_start, spans))| Segment {
+                row: chunk.start - first,
+                length: chunk.len(),
+                position: chunk.start,
+                history_start: *history_start,
+                spans,
+                page: 0,
+            })
+            .collect();
+        let rows = chunks[chunks.len() - 1].end - first;
+        let own = &queries[first * heads * dim..][..rows * heads * dim];
+        let attention = Attention {
+            queries: Heads::new(Floats::F32(own), rows, heads, dim),
+            kv_heads,
+            value_dim,
+            scale: 1.0 / (dim as f32).sqrt(),
+            causal: true,
+            window,
+            softcap: case.softcap,
+            sinks: case.sinks.then_some(Floats::F32(&sinks)),
+            mask: None,
+            segments: &segments,
+        };
+        let mut out = vec![0f32; rows * heads * value_dim];
+        let cpu = Cpu { isa, pool: &Pool::new(threads) };
+        let to = HeadsMut::new(FloatsMut::F32(&mut out), rows, heads, value_dim);
+        super::attend(&cpu, &attention, to);
+        out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    let mut chunks = vec![];
+    let mut start = 0;
+    while start < tokens {
+        let length = if rng.random() { 1 } else { rng.random_range(1..150) };
+        chunks.push(start..(start + length).min(tokens));
+        start += length;
+    }
+    for isa in isa::available() {
+        let want = attend(isa, 1, std::slice::from_ref(&(0..tokens)), rng);
+        let together = attend(isa, 3, &chunks, rng);
+        assert!(together == want, "{} {case:?}: side by side", isa.name());
+        for (i, chunk) in chunks.iter().enumerate() {
+            let got = attend(isa, 1 + 3 * (i % 2), std::slice::from_ref(chunk), rng);
+            let want = &want[chunk.start * heads * value_dim..chunk.end * heads * value_dim];
+            assert!(got == want, "{} {case:?}: {chunk:?} alone", isa.name());
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_the_others() {
+    let mut rng = StdRng::seed_from_u64(78);
+    for round in 0..12 {
+        let kv_heads = rng.random_range(1..3);
+        let case = Case {
+            heads: kv_heads * rng.random_range(1..5),
+            value_dim: GROUP * rng.random_range(1..4),
+            key_type: TYPES[round % TYPES.len()],
+            value_type: TYPES[round % TYPES.len()],
+            window: (round % 3 == 0).then(|| rng.random_range(1..400)),
+            softcap: (round % 4 == 1).then_some(2.0),
+            sinks: round % 2 == 0,
+            ..Case::plain(kv_heads, kv_heads, GROUP * (1 + round % 3), &[(1, 300 + 50 * round)])
+        };
+        check_invariance(&case, &mut rng);
+    }
+}
+
 #[test]
 fn decoding() {
     check(&Case::plain(4, 2, 128, &[(1, 1)]));

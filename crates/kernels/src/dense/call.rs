@@ -7,14 +7,12 @@ use super::few::{self, Few};
 use super::many::{self, Many, Pack, TILE_COLUMNS, WIDTH};
 use super::weights::{AsBf16, AsF16, AsF32, AsFloat8, Float, GROUP, Type, Weights};
 use crate::Isa;
+use crate::ahead::Ahead;
 use crate::element::Floats;
 use crate::quantized::scales::{PADDING, Prepare, prepare};
 use crate::rows::Rows;
 use crate::scratch::{self, Line, lines};
-use crate::tasks::{Cut, FEW_MAX, Part, Run};
-
-/// Weight rows that few rows of activations meet in turn, while the weights are in the first cache.
-const FEW_ROWS: usize = 8;
+use crate::tasks::{Cut, FEW_MAX, Part, Run, find_task};
 
 thread_local! {
     static TILE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
@@ -27,7 +25,7 @@ pub(super) struct Loops {
     pack: unsafe fn(&Pack),
     many: unsafe fn(&Many<'_>),
     pub lanes: usize,
-    /// `many` takes activations as they are, two columns at a time.
+    /// The loops take activations as they are, two columns at a time.
     pub pairs: bool,
 }
 
@@ -46,6 +44,7 @@ impl Loops {
             && x.columns.is_multiple_of(2)
             && (cfg!(test) || many::pairs::pay())
         {
+            loops.few = few::pairs::few;
             loops.pack = many::pairs::pack;
             loops.many = many::pairs::many;
             loops.pairs = true;
@@ -101,11 +100,25 @@ impl Call<'_> {
         self.cut.tasks(run, self.matrices[run.matrix].row_bytes)
     }
 
-    pub fn perform(&self, run: &Run, task: usize) {
-        match self.cut.part(run, self.matrices[run.matrix].row_bytes, task) {
-            Part::Few { columns } => self.few(run, columns),
+    /// The task with this number among those of all runs.
+    pub fn perform(&self, runs: &[Run], task: usize, tasks: usize) {
+        let (run, part) = self.part(runs, task);
+        match part {
+            Part::Few { columns } => {
+                // Threads take tasks in turn.
+                let next = match self.part(runs, (task + self.cut.threads).min(tasks - 1)) {
+                    (next, Part::Few { columns }) => (next.matrix, next.weight_row + columns.start),
+                    (_, Part::Many { .. }) => (run.matrix, run.weight_row + columns.end),
+                };
+                self.few(run, columns, next);
+            }
             Part::Many { columns, rows } => self.many(run, columns, rows),
         }
+    }
+
+    fn part<'r>(&self, runs: &'r [Run], task: usize) -> (&'r Run, Part) {
+        let (run, task) = find_task(runs, task);
+        (run, self.cut.part(run, self.matrices[run.matrix].row_bytes, task))
     }
 
     fn x_row(&self, run: &Run, row: usize) -> usize {
@@ -140,19 +153,25 @@ impl Call<'_> {
         unsafe { prepare(self.isa, &what, scales, unused) }
     }
 
-    /// Some columns of the output.
-    fn few(&self, run: &Run, columns: Range<usize>) {
+    /// Some columns of the output; `next` are matrix and weight row that this thread will probably read after them.
+    fn few(&self, run: &Run, columns: Range<usize>, next: (usize, usize)) {
         let w = &self.matrices[run.matrix];
+        let then = &self.matrices[next.0];
+        let ahead = Ahead::new(
+            w.bytes.as_ptr().wrapping_add((run.weight_row + columns.end) * w.row_bytes),
+            then.bytes.as_ptr().wrapping_add(next.1 * then.row_bytes),
+        );
         let mut x = [std::ptr::null(); FEW_MAX];
         for (i, x) in x.iter_mut().enumerate().take(run.rows) {
-            *x = self.widened.row(self.x_row(run, i)).cast_const();
+            *x = self.x_at(run, i, 0);
         }
-        let floats = lines((FEW_ROWS * w.columns.div_ceil(GROUP) + PADDING) * 4) / 4;
-        scratch::with(&TILE, (2 * floats + FEW_MAX * FEW_ROWS) * 4, |memory| {
+        let width = WIDTH * self.loops.lanes;
+        let floats = lines((width * w.columns.div_ceil(GROUP) + PADDING) * 4) / 4;
+        scratch::with(&TILE, (2 * floats + FEW_MAX * width) * 4, |memory| {
             let scales = memory.cast::<f32>();
             let (unused, out) = (scales.wrapping_add(floats), scales.wrapping_add(2 * floats));
-            for start in columns.clone().step_by(FEW_ROWS) {
-                let rows = FEW_ROWS.min(columns.end - start);
+            for start in columns.clone().step_by(width) {
+                let rows = width.min(columns.end - start);
                 let row = run.weight_row + start;
                 // SAFETY: the parts of the scratch are as long as `Few` and `scales` say, matrix and run were
                 // checked against each other, and other tasks write other columns.
@@ -161,6 +180,7 @@ impl Call<'_> {
                     (self.loops.few)(&Few {
                         weights: w.bytes[row * w.row_bytes..].as_ptr(),
                         row_bytes: w.row_bytes,
+                        ahead,
                         rows,
                         columns: w.columns,
                         scales,
@@ -168,7 +188,7 @@ impl Call<'_> {
                         out,
                     });
                     for i in 0..run.rows {
-                        let values = std::slice::from_raw_parts(out.add(i * rows), rows);
+                        let values = std::slice::from_raw_parts(out.add(i * width), rows);
                         run.out.write(self.isa, run.first + i, start, values);
                     }
                 }
@@ -228,7 +248,7 @@ impl Call<'_> {
         });
     }
 
-    /// Where `many` reads column `column` of a run's row.
+    /// Where the loops read column `column` of a run's row.
     fn x_at(&self, run: &Run, row: usize, column: usize) -> *const u8 {
         let row = self.x_row(run, row);
         if !self.loops.pairs {

@@ -99,7 +99,7 @@ unsafe fn many<V: Simd, C: Float>(args: &Many<'_>) {
 
 /// How a unit of the tile is multiplied and added.
 #[allow(clippy::missing_safety_doc)]
-trait Multiply<V: Simd> {
+pub(super) trait Multiply<V: Simd> {
     type W: Copy;
     unsafe fn load(p: *const u8) -> Self::W;
     /// The four bytes at `p` in every lane.
@@ -107,7 +107,7 @@ trait Multiply<V: Simd> {
     unsafe fn add(sum: V::F, weights: Self::W, x: Self::W) -> V::F;
 }
 
-struct Floats<V>(std::marker::PhantomData<V>);
+pub(super) struct Floats<V>(std::marker::PhantomData<V>);
 
 impl<V: Simd> Multiply<V> for Floats<V> {
     type W = V::F;
@@ -182,7 +182,7 @@ pub(crate) mod pairs {
     use crate::simd::Simd;
     use crate::simd::avx512::Avx512;
 
-    struct Pairs;
+    pub(crate) struct Pairs;
 
     /// Whether pairs are faster than floats here: some processors do them at half the rate and gain nothing. Measured
     /// once, in some tens of microseconds.

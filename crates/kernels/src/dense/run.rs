@@ -9,7 +9,7 @@ use crate::Cpu;
 use crate::gather::Gather;
 use crate::rows::{Rows, RowsMut};
 use crate::scratch::{self, Line};
-use crate::tasks::{Cut, FEW_MAX, Run, count_tasks, find_task, with_runs};
+use crate::tasks::{Cut, Run, count_tasks, find_task, with_runs};
 
 thread_local! {
     static ACTIVATIONS: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
@@ -79,22 +79,17 @@ pub(crate) fn multiply(
         return multiply_plainly(cpu, x, map, matrices, runs);
     };
     let stride = x.columns.next_multiple_of(16);
-    // With pairs, only few rows need floats.
-    let floats = !loops.pairs || runs.iter().any(|run| run.rows <= FEW_MAX);
-    let rows = if floats { x.rows } else { 0 };
+    let rows = if loops.pairs { 0 } else { x.rows };
     scratch::with(&ACTIVATIONS, rows * stride * 4, |base| {
         let widened = Widened { base: base.cast(), stride };
-        if floats {
+        if !loops.pairs {
             widen(cpu, x, widened);
         }
         let cut = Cut { threads: cpu.pool.threads(), tile_rows: WIDTH * loops.lanes, row_grain: 1 };
         let call = Call { isa: cpu.isa, loops, cut, x, widened, map, matrices };
         let tasks = count_tasks(runs, |run| call.tasks(run));
         let runs = &*runs;
-        cpu.pool.run(tasks, &|task| {
-            let (run, task) = find_task(runs, task);
-            call.perform(run, task);
-        });
+        cpu.pool.run(tasks, &|task| call.perform(runs, task, tasks));
     });
 }
 
@@ -208,6 +203,37 @@ mod tests {
                 case.w,
                 case.shape
             );
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_the_others() {
+        let mut rng = StdRng::seed_from_u64(4);
+        let pools = [Pool::new(1), Pool::new(3)];
+        for (isa, x, w) in isa::available()
+            .into_iter()
+            .flat_map(|isa| TYPES.map(|x| TYPES.map(|w| (isa, x, w))).into_iter().flatten())
+        {
+            let mut pick = |max: usize| 1 + rng.random_range(0..max);
+            let (n, k, rows) = (pick(90), pick(700), pick(64));
+            let x = Owned::random(&mut rng, x, rows * k);
+            let w = Owned::random(&mut rng, w, n * k);
+            let (x, w) = (Rows::new(x.floats(), rows, k), Rows::new(w.floats(), n, k));
+            let bits = |range: std::ops::Range<usize>, pool: &Pool| -> Vec<u32> {
+                let mut y = vec![0f32; range.len() * n];
+                let out = RowsMut::new(FloatsMut::F32(&mut y), range.len(), n);
+                product(&Cpu { isa, pool }, &x.part(range), &w, out);
+                y.into_iter().map(f32::to_bits).collect()
+            };
+            let whole = bits(0..rows, &pools[0]);
+            let mut first = 0;
+            while first < rows {
+                let end = (first + rng.random_range(1..20)).min(rows);
+                let part = bits(first..end, &pools[first % 2]);
+                let context = format!("{} {n} by {k}, {first}..{end} of {rows}", isa.name());
+                assert!(part == whole[first * n..end * n], "{context}");
+                first = end;
+            }
         }
     }
 

@@ -83,6 +83,8 @@ fn half<T: Into<f32>>(bytes: &[u8], from: fn(u16) -> T) -> f32 {
 pub(crate) trait Float: 'static {
     const BYTES: usize;
     const SCALED: bool = false;
+    /// Columns in the 4 bytes that move together when weights are turned: 1 where they are floats by then.
+    const TURNED: usize = 1;
     unsafe fn load<V: Simd>(p: *const u8) -> V::F;
 }
 
@@ -102,6 +104,7 @@ impl Float for AsF32 {
 
 impl Float for AsBf16 {
     const BYTES: usize = 2;
+    const TURNED: usize = 2;
     #[inline(always)]
     unsafe fn load<V: Simd>(p: *const u8) -> V::F {
         // SAFETY: the caller's promise.

@@ -5,18 +5,16 @@ use std::ops::Range;
 
 use super::activations::{Activations, Row};
 use super::codec::{Bits2, Bits3, Bits4, Bits5, Bits6, Bits8, Codec, Float4};
-use super::few::{self, Ahead, Few};
+use super::few::{self, Few};
 use super::many::{self, Many, Pack, TILE_COLUMNS, Units, WIDTH};
 use super::matrix::{Kind, QuantizedMatrix};
 use super::scales::{PADDING, Prepare, prepare};
 use super::tiled::{self, PANEL_ROWS, Panels, Tiled};
 use crate::Isa;
+use crate::ahead::Ahead;
 use crate::scratch::{self, Line, lines};
 use crate::simd::pair_steps;
 use crate::tasks::{Cut, FEW_MAX, Part, Run, find_task};
-
-/// Weight rows whose scales are prepared together.
-const FEW_ROWS: usize = 16;
 
 thread_local! {
     static TILE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
@@ -142,18 +140,19 @@ impl Call<'_> {
         let end = w.codes.as_ptr().wrapping_add((run.weight_row + columns.end) * w.row_bytes());
         let then = &self.matrices[next.0];
         let then = then.codes.as_ptr().wrapping_add(next.1 * then.row_bytes());
-        let ahead = Ahead { end, skip: (then as isize).wrapping_sub(end as isize) };
+        let ahead = Ahead::new(end, then);
         let groups = w.groups();
         let mut x = [self.x.row(0); FEW_MAX];
         for (i, x) in x.iter_mut().enumerate().take(run.rows) {
             *x = self.x_row(run, i);
         }
-        let floats = lines((FEW_ROWS * groups + PADDING) * 4) / 4;
-        scratch::with(&TILE, (2 * floats + FEW_MAX * FEW_ROWS) * 4, |memory| {
+        let floats = lines((few::ROWS * groups + PADDING) * 4) / 4;
+        scratch::with(&TILE, (4 * floats + FEW_MAX * few::ROWS) * 4, |memory| {
             let scales = memory.cast::<f32>();
-            let (biases, out) = (scales.wrapping_add(floats), scales.wrapping_add(2 * floats));
-            for start in columns.clone().step_by(FEW_ROWS) {
-                let rows = FEW_ROWS.min(columns.end - start);
+            let (biases, turned) = (scales.wrapping_add(floats), scales.wrapping_add(2 * floats));
+            let out = turned.wrapping_add(2 * floats);
+            for start in columns.clone().step_by(few::ROWS) {
+                let rows = few::ROWS.min(columns.end - start);
                 let row = run.weight_row + start;
                 let codes = w.codes[row * w.row_bytes()..].as_ptr();
                 // SAFETY: the parts of the scratch are as long as `Few` and `prepare` say, matrix and run were
@@ -173,11 +172,12 @@ impl Call<'_> {
                         group: w.kind.group(),
                         scales,
                         biases,
+                        turned,
                         x: &x[..run.rows],
                         out,
                     });
                     for i in 0..run.rows {
-                        let values = std::slice::from_raw_parts(out.add(i * rows), rows);
+                        let values = std::slice::from_raw_parts(out.add(i * few::ROWS), rows);
                         run.out.write(self.isa, run.first + i, start, values);
                     }
                 }

@@ -15,6 +15,8 @@ pub(crate) trait Codec: 'static {
     /// How they are multiplied.
     type Codes: Codes;
     const OFFSET: f32 = 0.0;
+    /// Whether a scale may be that of fewer columns than an activation's.
+    const SMALL_GROUPS: bool = false;
 
     /// Codes in one vector's planes.
     fn block<V: Simd>() -> usize {
@@ -126,6 +128,7 @@ impl Codec for Float4 {
     const MAX: usize = 24;
     type Codes = Small<{ pair_steps(24) }>;
     const OFFSET: f32 = 12.0;
+    const SMALL_GROUPS: bool = true;
     #[inline(always)]
     unsafe fn split<V: Simd>(v: V::B) -> [V::B; 4] {
         // SAFETY: the caller's promise.

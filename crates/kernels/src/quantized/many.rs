@@ -7,6 +7,7 @@
 
 use super::activations::{Row, SPAN};
 use super::codec::Codec;
+use super::scales::turn;
 use crate::simd::{Dot, Simd, each, entry_points, float_entry_points};
 
 /// Vectors of weight rows in a tile.
@@ -111,8 +112,15 @@ unsafe fn pack<V: Simd, C: Codec>(args: &Pack) {
                 }
             }
         }
-        transpose_scales::<V>(args, args.row_scales, args.scales);
-        transpose_scales::<V>(args, args.row_biases, args.biases);
+        for v in 0..WIDTH {
+            let first = v * V::LANES;
+            let rows = args.rows.saturating_sub(first).min(V::LANES);
+            let all = [(args.row_scales, args.scales), (args.row_biases, args.biases)];
+            for (from, to) in all {
+                let from = (from.wrapping_add(first * args.row_groups), args.row_groups);
+                turn::<V>(from, rows, args.groups, (to.add(first), width));
+            }
+        }
     }
 }
 
@@ -128,31 +136,6 @@ unsafe fn load_within<V: Simd, C: Codec>(from: *const u8, left: usize, end: *con
         let mut buffer = [0u8; 128];
         from.copy_to_nonoverlapping(buffer.as_mut_ptr(), left);
         C::load::<V>(buffer.as_ptr())
-    }
-}
-
-/// From a row of groups for each weight row to a row of weight rows for each group; missing rows become zeros.
-#[inline(always)]
-unsafe fn transpose_scales<V: Simd>(args: &Pack, from: *const f32, to: *mut f32) {
-    // SAFETY: as in `crate::simd`; rows of groups may be read to a whole vector.
-    unsafe {
-        for v in 0..WIDTH {
-            for group in (0..args.groups).step_by(V::LANES) {
-                let mut square = [V::zero(); 16];
-                for (lane, to) in square.iter_mut().enumerate().take(V::LANES) {
-                    let row = v * V::LANES + lane;
-                    if row < args.rows {
-                        *to = V::load(from.add(row * args.row_groups + group));
-                    }
-                }
-                V::transpose_floats(square.as_mut_ptr());
-                for (g, &scales) in
-                    square.iter().enumerate().take(V::LANES.min(args.groups - group))
-                {
-                    V::store(to.add((group + g) * WIDTH * V::LANES + v * V::LANES), scales);
-                }
-            }
-        }
     }
 }
 

@@ -239,6 +239,49 @@ mod tests {
         }
     }
 
+    /// Bits of the product of rows `rows` of a case, computed together and alone.
+    fn bits(case: &Case, rows: std::ops::Range<usize>, pool: &Pool) -> Vec<u32> {
+        let (n, k) = case.weights.shape;
+        let mut y = vec![0f32; rows.len() * n];
+        let out = RowsMut::new(FloatsMut::F32(&mut y), rows.len(), n);
+        let x = &case.x[rows.start * k..rows.end * k];
+        let cpu = Cpu { isa: case.isa, pool };
+        let x = Rows::new(Floats::F32(x), rows.len(), k);
+        quantized_product(&cpu, &x, &case.weights.matrix(), out);
+        y.into_iter().map(f32::to_bits).collect()
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_the_others() {
+        let mut rng = StdRng::seed_from_u64(6);
+        let pools = [Pool::new(1), Pool::new(3)];
+        let affine = [2, 3, 4, 5, 6, 8]
+            .into_iter()
+            .flat_map(|bits| [32, 64, 128].map(|group| Kind::Affine { bits, group }));
+        for kind in affine.chain([Kind::Mxfp4, Kind::Mxfp8, Kind::Nvfp4]) {
+            for isa in isa::available() {
+                // Some spans of less than a block, and some of more than a tile.
+                let k = kind.group() * rng.random_range(1..1500 / kind.group());
+                let (n, rows) = (rng.random_range(1..50), rng.random_range(1..65));
+                let weights = Weights::random(&mut rng, kind, (n, k));
+                let x = (0..rows * k).map(|_| rng.random_range(-1.0..1.0)).collect();
+                let case = Case { isa, weights, x, rows };
+                let whole = bits(&case, 0..rows, &pools[0]);
+                let mut first = 0;
+                while first < rows {
+                    let end = (first + rng.random_range(1..20)).min(rows);
+                    let part = bits(&case, first..end, &pools[first % 2]);
+                    let context = format!("{} {kind:?} {n} by {k}", isa.name());
+                    assert!(
+                        part == whole[first * n..end * n],
+                        "{context}, {first}..{end} of {rows}"
+                    );
+                    first = end;
+                }
+            }
+        }
+    }
+
     /// What the module's head states: beside f64, of activations that were not rounded, a product is off by half a
     /// percent of what products usually are, whatever the weights' kind and whether rows are few or many.
     fn check_loss(rng: &mut StdRng, kind: Kind, rows: usize, pool: &Pool) {

@@ -196,6 +196,33 @@ unsafe fn prepare_slowly(args: &Prepare<'_>, start: usize, scales: *mut f32, bia
     }
 }
 
+/// From a row of groups for each of up to `LANES` weight rows to a vector of weight rows for each group, at `width`;
+/// missing rows become zeros.
+///
+/// # Safety
+/// As in `crate::simd`; rows of groups may be read to a whole vector.
+#[inline(always)]
+pub(crate) unsafe fn turn<V: Simd>(
+    (from, stride): (*const f32, usize),
+    rows: usize,
+    groups: usize,
+    (to, width): (*mut f32, usize),
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for group in (0..groups).step_by(V::LANES) {
+            let mut square = [V::zero(); 16];
+            for (row, to) in square.iter_mut().enumerate().take(rows) {
+                *to = V::load(from.add(row * stride + group));
+            }
+            V::transpose_floats(square.as_mut_ptr());
+            for (g, &values) in square.iter().enumerate().take(V::LANES.min(groups - group)) {
+                V::store(to.add((group + g) * width), values);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

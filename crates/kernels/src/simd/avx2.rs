@@ -97,29 +97,10 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn sums(v: [__m256; 4]) -> [f32; 4] {
-        unsafe {
-            let pair = |a, b| _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-            let (ab, cd) = (pair(v[0], v[1]), pair(v[2], v[3]));
-            let low = _mm256_shuffle_ps::<0x44>(ab, cd);
-            let all = _mm256_add_ps(low, _mm256_shuffle_ps::<0xee>(ab, cd));
-            let half = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps::<1>(all));
-            std::mem::transmute(half)
-        }
-    }
-    #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 
-    #[inline(always)]
-    unsafe fn expand(p: *const f32, index: __m256i) -> __m256 {
-        unsafe { _mm256_permutevar8x32_ps(_mm256_loadu_ps(p), index) }
-    }
-    #[inline(always)]
-    unsafe fn load_ints(p: *const i32) -> __m256i {
-        unsafe { _mm256_loadu_si256(p.cast()) }
-    }
     #[inline(always)]
     unsafe fn zero_ints() -> __m256i {
         unsafe { _mm256_setzero_si256() }
@@ -134,8 +115,51 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn part_sums(rows: *mut __m256i, halves: bool) {
+        unsafe {
+            let uneven = |a, b| {
+                let (a, b) = (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
+                let (even, odd) =
+                    (_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xdd>(a, b));
+                (_mm256_castps_si256(even), _mm256_castps_si256(odd))
+            };
+            let pairs: [__m256i; 4] = each(|i| {
+                let (even, odd) = uneven(*rows.add(2 * i), *rows.add(2 * i + 1));
+                _mm256_add_epi32(even, odd)
+            });
+            let (low, high) = (uneven(pairs[0], pairs[1]), uneven(pairs[2], pairs[3]));
+            if halves {
+                *rows = _mm256_permute2x128_si256::<0x20>(low.0, high.0);
+                *rows.add(1) = _mm256_permute2x128_si256::<0x20>(low.1, high.1);
+                *rows.add(2) = _mm256_permute2x128_si256::<0x31>(low.0, high.0);
+                *rows.add(3) = _mm256_permute2x128_si256::<0x31>(low.1, high.1);
+            } else {
+                let low = _mm256_add_epi32(low.0, low.1);
+                let high = _mm256_add_epi32(high.0, high.1);
+                *rows = _mm256_permute2x128_si256::<0x20>(low, high);
+                *rows.add(1) = _mm256_permute2x128_si256::<0x31>(low, high);
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> __m256i {
         unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn as_floats(v: __m256i) -> __m256 {
+        unsafe { _mm256_castsi256_ps(v) }
+    }
+    #[inline(always)]
+    unsafe fn as_bytes(v: __m256) -> __m256i {
+        unsafe { _mm256_castps_si256(v) }
+    }
+    #[inline(always)]
+    unsafe fn widen_pairs(v: __m256i) -> [__m256; 2] {
+        unsafe {
+            let high = _mm256_and_si256(v, _mm256_set1_epi32(-0x1_0000));
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(v)), _mm256_castsi256_ps(high)]
+        }
     }
     #[inline(always)]
     unsafe fn store_bytes(p: *mut u8, v: __m256i) {

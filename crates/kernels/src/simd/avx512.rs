@@ -91,30 +91,10 @@ impl Simd for Avx512 {
         unsafe { _mm512_reduce_add_ps(v) }
     }
     #[inline(always)]
-    unsafe fn sums(v: [__m512; 4]) -> [f32; 4] {
-        unsafe {
-            let pair = |a, b| _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-            let (ab, cd) = (pair(v[0], v[1]), pair(v[2], v[3]));
-            let low = _mm512_shuffle_ps::<0x44>(ab, cd);
-            let all = _mm512_add_ps(low, _mm512_shuffle_ps::<0xee>(ab, cd));
-            let half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps::<1>(all));
-            let half = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half));
-            std::mem::transmute(half)
-        }
-    }
-    #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 
-    #[inline(always)]
-    unsafe fn expand(p: *const f32, index: __m512i) -> __m512 {
-        unsafe { _mm512_permutexvar_ps(index, _mm512_loadu_ps(p)) }
-    }
-    #[inline(always)]
-    unsafe fn load_ints(p: *const i32) -> __m512i {
-        unsafe { _mm512_loadu_si512(p.cast()) }
-    }
     #[inline(always)]
     unsafe fn zero_ints() -> __m512i {
         unsafe { _mm512_setzero_si512() }
@@ -129,8 +109,54 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn part_sums(rows: *mut __m512i, halves: bool) {
+        unsafe {
+            let uneven = |a, b| {
+                let (a, b) = (_mm512_castsi512_ps(a), _mm512_castsi512_ps(b));
+                let (even, odd) =
+                    (_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b));
+                (_mm512_castps_si512(even), _mm512_castps_si512(odd))
+            };
+            let pairs: [__m512i; 8] = each(|i| {
+                let (even, odd) = uneven(*rows.add(2 * i), *rows.add(2 * i + 1));
+                _mm512_add_epi32(even, odd)
+            });
+            // Of four rows each.
+            let sums: [(__m512i, __m512i); 4] = each(|i| uneven(pairs[2 * i], pairs[2 * i + 1]));
+            if halves {
+                let (even, odd) = (each(|i| sums[i].0), each(|i| sums[i].1));
+                let (even, odd) = (transpose_parts(even), transpose_parts(odd));
+                for i in 0..4 {
+                    *rows.add(2 * i) = even[i];
+                    *rows.add(2 * i + 1) = odd[i];
+                }
+            } else {
+                let sums = transpose_parts(each(|i| _mm512_add_epi32(sums[i].0, sums[i].1)));
+                for (i, &sum) in sums.iter().enumerate() {
+                    *rows.add(i) = sum;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> __m512i {
         unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn as_floats(v: __m512i) -> __m512 {
+        unsafe { _mm512_castsi512_ps(v) }
+    }
+    #[inline(always)]
+    unsafe fn as_bytes(v: __m512) -> __m512i {
+        unsafe { _mm512_castps_si512(v) }
+    }
+    #[inline(always)]
+    unsafe fn widen_pairs(v: __m512i) -> [__m512; 2] {
+        unsafe {
+            let high = _mm512_and_si512(v, _mm512_set1_epi32(-0x1_0000));
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(v)), _mm512_castsi512_ps(high)]
+        }
     }
     #[inline(always)]
     unsafe fn store_bytes(p: *mut u8, v: __m512i) {
@@ -218,6 +244,24 @@ impl Simd for Avx512 {
                 *rows.add(c + 12) = _mm512_shuffle_f32x4::<0xdd>(odd0, odd1);
             }
         }
+    }
+}
+
+/// A square of 128-bit parts.
+#[inline(always)]
+#[allow(clippy::undocumented_unsafe_blocks)]
+unsafe fn transpose_parts(v: [__m512i; 4]) -> [__m512i; 4] {
+    unsafe {
+        let even0 = _mm512_shuffle_i32x4::<0x88>(v[0], v[1]);
+        let odd0 = _mm512_shuffle_i32x4::<0xdd>(v[0], v[1]);
+        let even1 = _mm512_shuffle_i32x4::<0x88>(v[2], v[3]);
+        let odd1 = _mm512_shuffle_i32x4::<0xdd>(v[2], v[3]);
+        [
+            _mm512_shuffle_i32x4::<0x88>(even0, even1),
+            _mm512_shuffle_i32x4::<0x88>(odd0, odd1),
+            _mm512_shuffle_i32x4::<0xdd>(even0, even1),
+            _mm512_shuffle_i32x4::<0xdd>(odd0, odd1),
+        ]
     }
 }
 

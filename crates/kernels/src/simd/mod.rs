@@ -42,32 +42,21 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     unsafe fn sum(v: Self::F) -> f32;
-    /// The sums of four vectors.
-    unsafe fn sums(v: [Self::F; 4]) -> [f32; 4];
-    /// The sums of eight vectors, the last four of them only where `all`.
-    #[inline(always)]
-    unsafe fn sums_of_eight(v: &[Self::F; 8], all: bool) -> [f32; 8] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let [a, b, c, d] = Self::sums([v[0], v[1], v[2], v[3]]);
-            if !all {
-                return [a, b, c, d, 0.0, 0.0, 0.0, 0.0];
-            }
-            let [e, f, g, h] = Self::sums([v[4], v[5], v[6], v[7]]);
-            [a, b, c, d, e, f, g, h]
-        }
-    }
     /// Asks for the cache line at `p`, which need not exist.
     unsafe fn prefetch(p: *const u8);
 
-    /// Lane `i` gets `p[index[i]]`; reads `LANES` floats at `p`, and indices are below `LANES`.
-    unsafe fn expand(p: *const f32, index: Self::I) -> Self::F;
-    unsafe fn load_ints(p: *const i32) -> Self::I;
     unsafe fn zero_ints() -> Self::I;
     unsafe fn add_ints(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn to_f32(v: Self::I) -> Self::F;
+    /// `LANES` vectors at `rows` become `LANES / 4` with a lane for each row: the sums of the row's first four lanes, of
+    /// the next four, and so on. Where `halves`, `LANES / 2`: the sums of two lanes.
+    unsafe fn part_sums(rows: *mut Self::I, halves: bool);
 
     unsafe fn load_bytes(p: *const u8) -> Self::B;
+    unsafe fn as_floats(v: Self::B) -> Self::F;
+    unsafe fn as_bytes(v: Self::F) -> Self::B;
+    /// Pairs of bf16: the first ones, then the second ones.
+    unsafe fn widen_pairs(v: Self::B) -> [Self::F; 2];
     unsafe fn store_bytes(p: *mut u8, v: Self::B);
     unsafe fn splat_byte(value: u8) -> Self::B;
     /// Every lane gets the four bytes at `p`.

@@ -105,34 +105,12 @@ impl Simd for Neon {
         unsafe { vaddvq_f32(v) }
     }
     #[inline(always)]
-    unsafe fn sums(v: [float32x4_t; 4]) -> [f32; 4] {
-        unsafe {
-            let all = vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3]));
-            let mut sums = [0f32; 4];
-            vst1q_f32(sums.as_mut_ptr(), all);
-            sums
-        }
-    }
-    #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         unsafe {
             std::arch::asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(nostack, preserves_flags, readonly));
         }
     }
 
-    #[inline(always)]
-    unsafe fn expand(p: *const f32, index: int32x4_t) -> float32x4_t {
-        unsafe {
-            let bytes = vmulq_n_u32(vreinterpretq_u32_s32(index), 0x0404_0404);
-            let bytes = vaddq_u32(bytes, vdupq_n_u32(0x0302_0100));
-            let table = vreinterpretq_u8_f32(vld1q_f32(p));
-            vreinterpretq_f32_u8(vqtbl1q_u8(table, vreinterpretq_u8_u32(bytes)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_ints(p: *const i32) -> int32x4_t {
-        unsafe { vld1q_s32(p) }
-    }
     #[inline(always)]
     unsafe fn zero_ints() -> int32x4_t {
         unsafe { vdupq_n_s32(0) }
@@ -147,8 +125,38 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn part_sums(rows: *mut int32x4_t, halves: bool) {
+        unsafe {
+            let low = vpaddq_s32(*rows, *rows.add(1));
+            let high = vpaddq_s32(*rows.add(2), *rows.add(3));
+            if halves {
+                *rows = vuzp1q_s32(low, high);
+                *rows.add(1) = vuzp2q_s32(low, high);
+            } else {
+                *rows = vpaddq_s32(low, high);
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> uint8x16_t {
         unsafe { vld1q_u8(p) }
+    }
+    #[inline(always)]
+    unsafe fn as_floats(v: uint8x16_t) -> float32x4_t {
+        unsafe { vreinterpretq_f32_u8(v) }
+    }
+    #[inline(always)]
+    unsafe fn as_bytes(v: float32x4_t) -> uint8x16_t {
+        unsafe { vreinterpretq_u8_f32(v) }
+    }
+    #[inline(always)]
+    unsafe fn widen_pairs(v: uint8x16_t) -> [float32x4_t; 2] {
+        unsafe {
+            let v = vreinterpretq_u32_u8(v);
+            let high = vandq_u32(v, vdupq_n_u32(0xffff_0000));
+            [vreinterpretq_f32_u32(vshlq_n_u32::<16>(v)), vreinterpretq_f32_u32(high)]
+        }
     }
     #[inline(always)]
     unsafe fn store_bytes(p: *mut u8, v: uint8x16_t) {

@@ -71,23 +71,6 @@ pub(crate) trait Vector: Copy + 'static {
         unsafe { Self::splat(0.0) }
     }
 
-    /// The sums of `LANES` vectors at `rows`, which are used up.
-    #[inline(always)]
-    unsafe fn sums(rows: *mut Self::F) -> Self::F {
-        // SAFETY: see above.
-        unsafe {
-            Self::transpose(rows);
-            let mut width = Self::LANES;
-            while width > 1 {
-                width /= 2;
-                for i in 0..width {
-                    *rows.add(i) = Self::add(*rows.add(i), *rows.add(i + width));
-                }
-            }
-            *rows
-        }
-    }
-
     /// The first `count` lanes, at most `LANES`; the others are 0.
     #[inline(always)]
     unsafe fn load_part(p: *const f32, count: usize) -> Self::F {

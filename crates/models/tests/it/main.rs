@@ -7,6 +7,7 @@
 mod bad_checkpoints;
 mod experts;
 mod files;
+mod invariance;
 mod properties;
 mod quantised;
 mod reference;

@@ -121,6 +121,11 @@ fn mlx_layout_in(
     )
 }
 
+/// A fixture in 4 bits, everything else in `dtype`.
+pub fn in_4_bits(dtype: Dtype, fixture: &str) -> Box<dyn Model> {
+    mlx_layout_in(dtype, &Checkpoint::of(fixture), affine(4, 32), |_| Some(affine(4, 32))).0
+}
+
 /// The store's layout: each tensor with its companions in a file of its own that tells its parameters.
 fn store_layout(
     checkpoint: &Checkpoint,

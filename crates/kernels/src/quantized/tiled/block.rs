@@ -126,7 +126,7 @@ impl Block<'_> {
             let x_scales = self.panel.scales.add((first_column + column) / SPAN * PANEL_ROWS);
             for (r, total) in totals.iter_mut().enumerate() {
                 let scale = Avx512::mul(scale, Avx512::splat(*x_scales.add(r)));
-                let dots = Avx512::load_ints(dots.add(r * LANES));
+                let dots = Avx512::load_bytes(dots.add(r * LANES).cast());
                 *total = Avx512::fma(Avx512::to_f32(dots), scale, *total);
             }
             if column & (group - 1) == 0 {
