@@ -192,7 +192,7 @@ fn configurations_that_cannot_be() {
             "architectures",
             json!(["FooForCausalLM"]),
             "architecture `FooForCausalLM` is not supported",
-            "the known architectures are: LlamaForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM",
+            "the known architectures are: Gemma3ForCausalLM, Gemma3ForConditionalGeneration, LlamaForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, Qwen3NextForCausalLM",
         ),
     ] {
         configure(&folder, &original, key, &value);
@@ -269,7 +269,8 @@ fn templates_are_followed_or_refused() {
     assert_eq!(gap.as_deref(), Some("<no value>-hi<x>"));
     let body = json!({"prompt": "hi", "template": "Q: {{ .Prompt }} A:"});
     assert_eq!(prompt(body).as_deref(), Some("Q: hi A:"));
-    assert_eq!(home.run(&["run", "m", "hi"]).code, Some(0));
+    let done = home.run(&["run", "m", "hi"]);
+    assert_eq!(done.code, Some(0), "{done}");
     // The plain one says nothing that the repository's own does not say better.
     assert_eq!(create("pocket", "{{ .Prompt }}").code, Some(0));
     let prompt = prompt(json!({"prompt": "hi"})).unwrap();
