@@ -241,7 +241,9 @@ fn templates_are_followed_or_refused() {
     let server = Server::start(&mut home);
     let folder = fixture(&home, "qwen3");
     let create = |from: &str, template: &str| {
-        let file = home.write("Modelfile", &format!("FROM {from}\nTEMPLATE {template}\n"));
+        // Nonsense in, nonsense out: a reply that lost its thread is given up.
+        let rest = "PARAMETER num_predict 8";
+        let file = home.write("Modelfile", &format!("FROM {from}\nTEMPLATE {template}\n{rest}\n"));
         home.run(&["create", "m", "-f", file.to_str().unwrap()])
     };
     let error = "template error: template: :1: unclosed action\n";
