@@ -132,7 +132,9 @@ fn a_library_that_crashes_costs_a_line() {
         text.starts_with("problem  ") && text.contains("ended the process with signal 6"),
         "{done}"
     );
-    assert!(line(&done, "store").starts_with("ok "), "the rest is told all the same: {done}");
+    // A warning where the disk is nearly full.
+    let store = line(&done, "store");
+    assert!(!store.starts_with("problem"), "the rest is told all the same: {done}");
 }
 
 /// Needs MLX; `cargo xtask mlx` makes it.
