@@ -116,6 +116,7 @@ pub(crate) struct Panel {
 impl Panel {
     /// The codes of row `row` from column `column` on; the next row's are 64 bytes further.
     #[inline(always)]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only tiles read them"))]
     pub fn codes(&self, row: usize, column: usize) -> *const u8 {
         let line = column / COLUMNS * PANEL_ROWS + row;
         self.codes.wrapping_add(line * COLUMNS + column % COLUMNS)
