@@ -53,7 +53,7 @@ pub(crate) struct Readers {
 }
 
 impl Readers {
-    fn is_done(&self, id: RequestId) -> bool {
+    pub fn is_done(&self, id: RequestId) -> bool {
         self.events.get(&id).is_some_and(|events| events.last().is_some_and(Event::is_last))
     }
 
@@ -593,8 +593,7 @@ fn forms_are_kept_whoever_else_is_in_the_batch() {
                 steps.step(&mut readers);
             }
             let victim = RequestId(dice.below(10) as u64);
-            let events = readers.events.get(&victim);
-            let done = events.is_some_and(|events| events.last().is_some_and(Event::is_last));
+            let done = readers.is_done(victim);
             if dice.below(6) == 0 && victim.0 <= id && !done {
                 steps.cancel(victim);
                 cancelled.insert(victim);

@@ -107,8 +107,7 @@ fn drafts_change_no_reply() {
                 steps.step(&mut readers);
             }
             let victim = RequestId(dice.below(8) as u64);
-            let events = readers.events.get(&victim);
-            let done = events.is_some_and(|events| events.last().is_some_and(Event::is_last));
+            let done = readers.is_done(victim);
             if dice.below(6) == 0 && victim.0 <= id && !done {
                 steps.cancel(victim);
                 cancelled.insert(victim);
