@@ -18,7 +18,9 @@ pub struct Figure {
 
 const CHATS: usize = 8;
 const SYSTEM_TOKENS: usize = 2000;
-const OWN_TOKENS: usize = 40;
+/// A short question behind the system prompt, and a longer one.
+const OWN_TOKENS: usize = 16;
+const OWN_TOKENS_MORE: usize = 40;
 const REPLY_TOKENS: usize = 64;
 const LONG_PROMPT: usize = 800;
 const UNSEEN_SHARED: usize = 300;
@@ -30,8 +32,9 @@ pub async fn play(
     round: u32,
     vocabulary: u32,
 ) -> anyhow::Result<Vec<Figure>> {
-    let mut stage =
-        Stage { client: reqwest::Client::new(), words: Words(u64::from(round) + 1, vocabulary) };
+    // A connection for each request: a server may close one that waits just when it is taken again.
+    let client = reqwest::Client::builder().pool_max_idle_per_host(0).build()?;
+    let mut stage = Stage { client, words: Words(u64::from(round) + 1, vocabulary) };
     server.start()?;
     wait_until_up(server)?;
     stage.warm_up(&*server).await?;
@@ -102,7 +105,7 @@ impl Stage {
         }
     }
 
-    /// One chat, then seven more with the same long beginning.
+    /// One chat, then seven more with the same long beginning; when all are done, seven with longer questions.
     async fn one_system_prompt(&mut self, server: &dyn Server) -> anyhow::Result<Vec<Figure>> {
         let alone = self.words.prompt(SYSTEM_TOKENS + OWN_TOKENS);
         let alone = self.reply(server, &alone, REPLY_TOKENS, 1).await?;
@@ -122,11 +125,18 @@ impl Stage {
             try_join_all(replies.map(|(i, p)| self.reply(server, p, 2 * REPLY_TOKENS, i + 2))).await
         };
         let (first, others) = tokio::try_join!(first, others)?;
-        let slowest = others.iter().map(Reply::first_seconds).fold(0.0, f64::max);
+        let mut later = Vec::new();
+        for seed in 1..CHATS {
+            let prompt = [system.clone(), self.words.prompt(OWN_TOKENS_MORE)].concat();
+            later.push((prompt, seed + CHATS + 1));
+        }
+        let later = later.iter().map(|(prompt, seed)| self.reply(server, prompt, 8, *seed));
+        let later = slowest_first(&try_join_all(later).await?);
+        let slowest = slowest_first(&others);
         let all: Vec<&Reply> = std::iter::once(&first).chain(&others).collect();
         let together = rate_together(&all);
         Ok(vec![
-            figure("one chat, 2,040 tokens before", "tokens/s", alone.rate()),
+            figure("one chat, 2,016 tokens before", "tokens/s", alone.rate()),
             figure(
                 "8 chats with one system prompt of 2,000 tokens, together",
                 "tokens/s",
@@ -134,8 +144,10 @@ impl Stage {
             ),
             figure("the same, times one chat", "×", together / alone.rate()),
             figure("first token of the first of them", "s", first.first_seconds()),
-            figure("first token of the slowest later one", "s", slowest),
+            figure("first token of the slowest of seven at once", "s", slowest),
             figure("the same, of the first's", "%", 100.0 * slowest / first.first_seconds()),
+            figure("the same with questions of 40 tokens", "s", later),
+            figure("the same, of the first's", "%", 100.0 * later / first.first_seconds()),
         ])
     }
 
@@ -175,7 +187,7 @@ impl Stage {
             (0..4).map(|_| [shared.clone(), self.words.prompt(UNSEEN_OWN)].concat()).collect();
         let replies = prompts.iter().enumerate().map(|(i, p)| self.reply(server, p, 8, i + 1));
         let replies = try_join_all(replies).await?;
-        let slowest = replies.iter().map(Reply::first_seconds).fold(0.0, f64::max);
+        let slowest = slowest_first(&replies);
         Ok(vec![figure(
             "four prompts of 316 tokens, 300 of them shared: slowest first token",
             "s",
@@ -187,7 +199,7 @@ impl Stage {
     async fn restart(&mut self, server: &mut dyn Server) -> anyhow::Result<Vec<Figure>> {
         let prompt = self.words.prompt(SYSTEM_TOKENS);
         let before = self.reply(&*server, &prompt, 16, 1).await?;
-        let again = [prompt, self.words.prompt(OWN_TOKENS)].concat();
+        let again = [prompt, self.words.prompt(OWN_TOKENS_MORE)].concat();
         server.stop();
         server.start()?;
         wait_until_up(server)?;
@@ -214,6 +226,10 @@ fn rate_together(replies: &[&Reply]) -> f64 {
         |reply: &&Reply| reply.tokens.iter().filter(|at| **at > from && **at <= to).count();
     let tokens: usize = replies.iter().map(inside).sum();
     tokens as f64 / (to - from).as_secs_f64()
+}
+
+fn slowest_first(replies: &[Reply]) -> f64 {
+    replies.iter().map(Reply::first_seconds).fold(0.0, f64::max)
 }
 
 fn figure(what: &'static str, unit: &'static str, value: f64) -> Figure {

@@ -91,10 +91,6 @@ impl Server for Ours {
     }
 
     fn stop(&mut self) {
-        // Kindly, so that what is to be remembered is written.
-        if let Some(child) = &self.child {
-            let _ = Command::new("kill").arg(child.id().to_string()).status();
-        }
         end(&mut self.child);
     }
 
@@ -144,9 +140,6 @@ impl Server for Llama {
     }
 
     fn stop(&mut self) {
-        if let Some(child) = &self.child {
-            let _ = Command::new("kill").arg(child.id().to_string()).status();
-        }
         end(&mut self.child);
     }
 
@@ -192,9 +185,10 @@ fn ended(child: &mut Option<Child>) -> anyhow::Result<()> {
     }
 }
 
-/// Waits a while, then insists.
+/// Kindly at first, so that what is to be remembered is written; then it insists.
 fn end(child: &mut Option<Child>) {
     let Some(mut child) = child.take() else { return };
+    let _ = Command::new("kill").arg(child.id().to_string()).status();
     let until = Instant::now() + Duration::from_secs(20);
     while Instant::now() < until && matches!(child.try_wait(), Ok(None)) {
         std::thread::sleep(Duration::from_millis(20));
