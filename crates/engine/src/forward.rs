@@ -241,10 +241,11 @@ impl Executor for Forward {
     }
 
     fn memory(&self) -> MemoryReport {
+        let mapped = mlx::memory::mapped_bytes();
         MemoryReport {
-            active_bytes: mlx::memory::active_bytes() as u64,
+            active_bytes: (mlx::memory::active_bytes() + mapped) as u64,
             cache_bytes: mlx::memory::cache_bytes() as u64,
-            peak_bytes: mlx::memory::peak_bytes() as u64,
+            peak_bytes: (mlx::memory::peak_bytes() + mapped) as u64,
         }
     }
 

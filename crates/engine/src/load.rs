@@ -74,7 +74,7 @@ pub(crate) fn steps(
         architecture,
         context_tokens_max: context as u32,
         device: mlx::device().to_string(),
-        memory_bytes: mlx::memory::active_bytes() as u64,
+        memory_bytes: (mlx::memory::active_bytes() + mlx::memory::mapped_bytes()) as u64,
     };
     let weights_bytes = total as usize + draft_bytes(&job.model);
     let budget = room::budget_bytes(weights_bytes, job.memory_bytes_max);

@@ -27,7 +27,10 @@ pub(crate) fn budget_bytes(weights_bytes: usize, granted_bytes: Option<u64>) -> 
 /// What the device has left; none where nothing says.
 fn free_bytes() -> Option<usize> {
     match mlx::device() {
-        mlx::Device::Cpu => machine_free_bytes(),
+        // The system calls the pages of mapped weights available: they are not.
+        mlx::Device::Cpu => {
+            Some(machine_free_bytes()?.saturating_sub(mlx::memory::mapped_bytes()))
+        }
         _ => Some(mlx::memory::limit_bytes().saturating_sub(mlx::memory::active_bytes())),
     }
 }

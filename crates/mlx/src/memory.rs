@@ -3,11 +3,18 @@
 
 use crate::cpu::pages;
 use crate::open::library;
+use crate::safetensors;
 use crate::{EvalError, ffi::Functions};
 
 /// Memory of arrays and pages.
 pub fn active_bytes() -> usize {
     figure(|f| f.mlx_get_active_memory) + pages::bytes()
+}
+
+/// Memory of arrays that lie in files where these were mapped. Not among the others: the system may take it and read it again,
+/// which is slow, so whoever plans counts it.
+pub fn mapped_bytes() -> usize {
+    safetensors::mapped_bytes()
 }
 
 /// The most that arrays have had since the start or `reset_peak`, and the most that pages have had: a bound where the two

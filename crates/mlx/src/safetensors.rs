@@ -20,7 +20,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use thiserror::Error;
 
 /// The format's own limit on the JSON; a larger one is a lie or an attack.
@@ -148,16 +148,43 @@ impl SafeTensors {
     }
 }
 
+/// Of all arrays that lie in files.
+static MAPPED_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// What arrays take that lie in files.
+pub(crate) fn mapped_bytes() -> usize {
+    MAPPED_BYTES.load(Ordering::Relaxed)
+}
+
+/// What an array over a mapping keeps.
+struct Held {
+    _map: Arc<MmapRaw>,
+    bytes: usize,
+}
+
+impl Held {
+    fn new(map: &Arc<MmapRaw>, bytes: usize) -> Held {
+        MAPPED_BYTES.fetch_add(bytes, Ordering::Relaxed);
+        Held { _map: Arc::clone(map), bytes }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        MAPPED_BYTES.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// An array over a range of the mapping, which lives as long as the array's memory is in use.
 #[track_caller]
 fn over(map: &Arc<MmapRaw>, tensor: &Tensor) -> Array {
     unsafe extern "C" fn release(payload: *mut c_void) {
-        // SAFETY: made below from an `Arc`; called once.
-        drop(unsafe { Arc::from_raw(payload.cast::<MmapRaw>()) });
+        // SAFETY: made below from a `Box`; called once.
+        drop(unsafe { Box::from_raw(payload.cast::<Held>()) });
     }
     let (f, _) = stream_for("safetensors", &[]);
     let mut raw = mlx_array::NULL;
-    let payload = Arc::into_raw(map.clone()).cast_mut().cast::<c_void>();
+    let payload = Box::into_raw(Box::new(Held::new(map, tensor.nbytes()))).cast::<c_void>();
     // SAFETY: the range was checked to lie in the mapping, behind the header (so eight bytes are before it); the mapping
     // is writable and stays until `release`. The shape outlives the call.
     let status = unsafe {

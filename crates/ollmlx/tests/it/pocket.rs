@@ -196,4 +196,7 @@ fn two_models_and_room_for_one() {
     }
     assert_eq!(server.runners().len(), 1);
     assert_eq!(home.run(&["ps"]).stdout.lines().count(), 2);
+    let loaded = receive(send(&server, "GET", "/api/ps", b"")).json();
+    let bytes = loaded["models"][0]["size"].as_u64().unwrap();
+    assert!(bytes > 20_000_000, "its weights are counted, wherever they lie: {loaded}");
 }
