@@ -94,6 +94,13 @@ pub(super) trait Cell: Copy {
     unsafe fn load<V: Vector>(self, i: usize) -> V::F;
     /// With zeros from `end` on.
     unsafe fn load_to<V: Vector>(self, i: usize, end: usize) -> V::F;
+    /// Whether numbers are bf16 and lie one after the other.
+    const PAIRS: bool = false;
+    /// Pairs of bf16, one to a lane.
+    unsafe fn load_pairs<V: Vector>(self, i: usize) -> V::F {
+        // SAFETY: nobody asks where `PAIRS` is false.
+        unsafe { self.load::<V>(i) }
+    }
     /// Says that number `offset` from `start` on will be read soon; it need not exist.
     fn announce(start: *const u8, offset: usize);
 }
@@ -126,7 +133,7 @@ pub(super) struct Bytes {
 }
 
 macro_rules! float_cell {
-    ($name:ident, $load:ident, $bytes:literal) => {
+    ($name:ident, $load:ident, $bytes:literal $(, $pairs:ident)?) => {
         #[allow(clippy::undocumented_unsafe_blocks)]
         impl Cell for $name {
             #[inline(always)]
@@ -147,11 +154,19 @@ macro_rules! float_cell {
             fn announce(start: *const u8, offset: usize) {
                 prefetch(start.wrapping_add(offset * $bytes));
             }
+            $(
+                const PAIRS: bool = true;
+                #[inline(always)]
+                unsafe fn load_pairs<V: Vector>(self, i: usize) -> V::F {
+                    // SAFETY: as in `vector`.
+                    unsafe { V::$pairs(self.0.add(i)) }
+                }
+            )?
         }
     };
 }
 float_cell!(F32, load, 4);
-float_cell!(Bf16, load_bf16, 2);
+float_cell!(Bf16, load_bf16, 2, load_bf16_pairs);
 float_cell!(F16, load_f16, 2);
 
 impl Cell for Bytes {

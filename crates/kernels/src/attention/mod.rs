@@ -1,21 +1,24 @@
 //! Attention: softmax(scale × queries · keysᵀ) · values over what each sequence of a batch remembers.
 //!
-//! A batch is flat: rows of all sequences, cut into segments. Query heads that share a key head are worked on together,
-//! so keys and values are read once for all of them. Few such rows ([`few`]: decoding) read the cache as it lies, and
-//! when there are fewer sequences than threads could use, several tasks share the history. Many rows ([`many`]: prefill)
-//! bring values to f32 first. Both keep a running maximum, so scores are never stored as a whole. Arithmetic is f32
-//! throughout; results differ from f64 by about 1e-6 of the largest value, before rounding to the output's type.
+//! A batch is flat: rows of all sequences, cut into segments. Rows that read the same keys are worked on together, so keys
+//! and values are read once for all of them: query heads that share a key head, the queries of a prompt, and sequences
+//! that begin alike, as far as their pages are the same memory ([`share`]). Where there are fewer of those than threads
+//! could use, several tasks share a history ([`schedule`]). A running maximum is kept, so scores are never stored as a
+//! whole. Arithmetic is f32 throughout; results differ from f64 by about 1e-6 of the largest value, before rounding to
+//! the output's type.
 //!
 //! The bits of a row depend on nothing but its query and what it sees: blocks and parts of a history begin at fixed
 //! positions of the sequence, a score is added up along the head, a block's weights lane by lane, values in the order of
 //! keys, and parts are joined in theirs.
 
-mod few;
 mod history;
-mod many;
+mod keys;
 mod nibbles;
 mod schedule;
+mod share;
 mod softmax;
+mod task;
+mod values;
 
 pub(crate) use history::check_group;
 pub use history::{Cells, Span, Stored};
@@ -30,7 +33,7 @@ use crate::rope::{Heads, HeadsMut, SharedHeads};
 use crate::scratch::{self, Line};
 use crate::vector::{Vector, on};
 
-use schedule::{Plan, Task};
+use schedule::{Plan, Row};
 use softmax::Running;
 
 /// Everything about one call.
@@ -99,38 +102,31 @@ const PART_KEYS: usize = 256;
 pub fn attend(cpu: &Cpu<'_>, attention: &Attention<'_>, mut out: HeadsMut<'_>) {
     attention.check(&out);
     let out = out.shared();
-    let plan = Plan::new(attention, cpu.pool.threads());
-    let call = Call { attention, out, cpu };
-    scratch::with(&PARTIAL, plan.partial_floats() * 4, |memory| {
-        let partial = Partial(memory.cast());
-        let perform = |task: usize| call.perform(&plan, &plan.tasks[task], partial);
-        if plan.alone {
-            (0..plan.tasks.len()).for_each(perform);
-        } else {
-            cpu.pool.run(plan.tasks.len(), &perform);
-        }
-        for merge in &plan.merges {
-            // SAFETY: all parts are written, and `cpu.isa` was chosen for this processor.
-            unsafe {
-                let (partial, part_floats) = (partial.0, plan.part_floats);
-                on(cpu.isa, few::Merge { call: &call, merge, partial, part_floats });
-            }
-        }
-    });
+    let mut plan = PLAN.take();
+    plan.make(attention, cpu.pool.threads());
+    Call { attention, out, cpu }.perform(&plan);
+    PLAN.set(plan);
 }
 
 thread_local! {
-    static PARTIAL: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static PLAN: Cell<Plan> = Cell::default();
+    static STORED: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     static WORK: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
 /// Results of parts of a history, each written by one task.
 #[derive(Clone, Copy)]
-struct Partial(*mut f32);
+struct Results(*mut f32);
 // SAFETY: tasks write disjoint stretches.
-unsafe impl Send for Partial {}
+unsafe impl Send for Results {}
 // SAFETY: as above.
-unsafe impl Sync for Partial {}
+unsafe impl Sync for Results {}
+
+impl Results {
+    fn at(&self) -> *mut f32 {
+        self.0
+    }
+}
 
 struct Call<'a> {
     attention: &'a Attention<'a>,
@@ -139,24 +135,34 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn perform(&self, plan: &Plan, task: &Task, partial: Partial) {
-        let rows = task.queries.len() * self.attention.group();
-        let few = rows <= few::ROWS_MAX;
-        let floats =
-            if few { few::work_floats(self.attention) } else { many::work_floats(self.attention) };
-        scratch::with(&WORK, floats * 4, |memory| {
-            let work = memory.cast::<f32>();
-            // SAFETY: shapes were checked, the memory is long enough, `cpu.isa` was chosen for this processor.
-            unsafe {
-                if few {
-                    let part_floats = plan.part_floats;
-                    let partial = task.part.map(|part| partial.0.add(part * part_floats));
-                    on(self.cpu.isa, few::Few { call: self, task, work, partial, part_floats });
-                } else {
-                    on(self.cpu.isa, many::Many { call: self, task, work });
-                }
-            }
+    /// All tasks, then all merges.
+    fn perform(&self, plan: &Plan) {
+        let work_floats = task::work_floats(self.attention, plan.rows_max());
+        scratch::with(&STORED, plan.stored_floats * 4, |memory| {
+            let stored = Results(memory.cast());
+            self.spread(plan, plan.tasks.len(), &|index| {
+                scratch::with(&WORK, work_floats * 4, |memory| {
+                    let (task, work) = (&plan.tasks[index], memory.cast());
+                    let body = task::Perform { call: self, plan, task, work, stored: stored.at() };
+                    // SAFETY: shapes were checked, the memory is long enough, `cpu.isa` was chosen for this processor.
+                    unsafe { on(self.cpu.isa, body) }
+                });
+            });
+            self.spread(plan, plan.merges.len(), &|index| {
+                let merge = &plan.merges[index];
+                let body = task::Merge { call: self, plan, merge, stored: stored.at() };
+                // SAFETY: as above, and all parts are stored.
+                unsafe { on(self.cpu.isa, body) }
+            });
         });
+    }
+
+    fn spread(&self, plan: &Plan, count: usize, task: &(dyn Fn(usize) + Sync)) {
+        if plan.alone {
+            (0..count).for_each(task);
+        } else {
+            self.cpu.pool.run(count, task);
+        }
     }
 }
 
@@ -202,27 +208,19 @@ impl Attention<'_> {
             MaskCells::Keep(bytes) => bytes.len(),
         };
         let last = (segment.row + segment.length.max(1) - 1) * mask.row_stride;
-        let end = last + (self.queries.heads - 1) * mask.head_stride + segment.tokens();
+        let end = last
+            + (self.queries.heads - 1) * mask.head_stride
+            + (segment.end() - segment.history_start);
         assert!(end <= len || segment.length == 0, "a mask ends at {end} of {len}");
     }
 
-    /// The keys that query `query` of a segment sees, but for the mask.
+    /// The positions that query `query` of a segment sees, but for the mask.
     fn seen(&self, segment: &Segment<'_>, query: usize) -> Range<usize> {
-        let after = (segment.position + query + 1).saturating_sub(segment.history_start);
-        let tokens = segment.tokens();
-        let end = if self.causal { after.min(tokens) } else { tokens };
-        let start = self.window.map_or(0, |window| after.saturating_sub(window));
+        let after = segment.position + query + 1;
+        let (first, last) = (segment.history_start, segment.end());
+        let end = if self.causal { after.clamp(first, last) } else { last };
+        let start = self.window.map_or(first, |window| after.saturating_sub(window).max(first));
         start.min(end)..end
-    }
-
-    /// The keys that any of these queries sees.
-    fn seen_by_any(&self, segment: &Segment<'_>, queries: &Range<usize>) -> Range<usize> {
-        if queries.is_empty() {
-            return 0..0;
-        }
-        let (first, last) =
-            (self.seen(segment, queries.start), self.seen(segment, queries.end - 1));
-        first.start..last.end.max(first.start)
     }
 
     /// Caps and masks the scores of one row against a block, everything but its keys included.
@@ -230,25 +228,19 @@ impl Attention<'_> {
     /// # Safety
     /// `scores` is good for the block, rounded up to whole vectors.
     #[inline(always)]
-    unsafe fn adjust<V: Vector>(
-        &self,
-        segment: &Segment<'_>,
-        (query, head): (usize, usize),
-        block: &Block,
-        scores: *mut f32,
-    ) {
-        let (keys, lead, end) = (&block.keys, block.lead, block.end());
+    unsafe fn adjust<V: Vector>(&self, row: &Row, head: usize, block: &Block, scores: *mut f32) {
+        let (keys, lead, end) = (&block.keys, block.lead(), block.end());
         // SAFETY: the caller's promise; the mask's length was checked.
         unsafe {
             if let Some(cap) = self.softcap {
                 softmax::cap::<V>(scores, end, cap);
             }
             if let Some(mask) = self.mask {
-                let row = segment.row + query;
-                let at = row * mask.row_stride + head * mask.head_stride + keys.start;
+                let key = keys.start - row.history_start;
+                let at = row.row * mask.row_stride + head * mask.head_stride + key;
                 softmax::mask(scores.add(lead), keys.len(), &mask.cells, at);
             }
-            let seen = self.seen(segment, query);
+            let seen = &row.seen;
             let low = seen.start.clamp(keys.start, keys.end) - keys.start + lead;
             let high = seen.end.clamp(keys.start, keys.end) - keys.start + lead;
             for i in (0..low).chain(high..end.next_multiple_of(V::LANES)) {
@@ -264,42 +256,52 @@ impl Attention<'_> {
     }
 }
 
-/// Keys of one block, counted from the segment's first; what the block has before them is not there or not seen.
+/// Keys of one block by their positions; what the block has before them is not there or not seen.
 struct Block {
     keys: Range<usize>,
-    /// The first key's place in the block.
-    lead: usize,
 }
 
 impl Block {
+    /// Those of `keys` that are in the block of the first.
+    #[inline(always)]
+    fn first_of(keys: &Range<usize>) -> Block {
+        let next = keys.start / KEYS * KEYS + KEYS;
+        Block { keys: keys.start..keys.end.min(next) }
+    }
+
+    /// The position that it begins with.
+    #[inline(always)]
+    fn first(&self) -> usize {
+        self.keys.start - self.lead()
+    }
+
+    /// The first key's place in the block.
+    #[inline(always)]
+    fn lead(&self) -> usize {
+        self.keys.start % KEYS
+    }
+
     /// One past the last key's place.
     #[inline(always)]
     fn end(&self) -> usize {
-        self.lead + self.keys.len()
+        self.lead() + self.keys.len()
     }
 }
 
 impl Segment<'_> {
-    /// The keys of `keys` before the next position that is a multiple of `step`.
-    #[inline(always)]
-    fn first_of(&self, keys: &Range<usize>, step: usize) -> Block {
-        let lead = (self.history_start + keys.start) % step;
-        Block { keys: keys.start..keys.end.min(keys.start + step - lead), lead }
-    }
-
-    /// How many parts `keys` are of.
-    fn parts(&self, keys: &Range<usize>) -> usize {
-        let lead = (self.history_start + keys.start) % PART_KEYS;
-        (lead + keys.len()).div_ceil(PART_KEYS).max(1)
-    }
-
-    fn tokens(&self) -> usize {
-        self.spans.iter().map(|span| span.tokens).sum()
+    /// One past the last remembered position.
+    fn end(&self) -> usize {
+        let tokens = match self.spans {
+            [pages @ .., last] if self.page > 0 => pages.len() * self.page + last.tokens,
+            spans => spans.iter().map(|span| span.tokens).sum(),
+        };
+        self.history_start + tokens
     }
 
     /// Where a key lies that will be read soon; none where nothing is known of it.
     #[inline(always)]
-    fn ahead(&self, key: usize) -> Option<(&Span<'_>, usize)> {
+    fn ahead(&self, position: usize) -> Option<(&Span<'_>, usize)> {
+        let key = position - self.history_start;
         let (span, token) = match self.page {
             0 => (self.spans.first()?, key),
             page => (self.spans.get(key / page)?, key % page),
@@ -307,13 +309,15 @@ impl Segment<'_> {
         Some((span, token))
     }
 
-    /// The stretches of `keys` that lie within one span each.
+    /// The keys at these positions, as they lie within one span each.
     #[inline(always)]
-    fn pieces(&self, keys: &Range<usize>) -> Pieces<'_> {
+    fn pieces(&self, positions: &Range<usize>) -> Pieces<'_> {
+        let [start, end] = [positions.start, positions.end].map(|at| at - self.history_start);
+        let keys = start..end;
         // Pages are of one size, so most histories need not be searched from their beginning.
         let page = self.page.max(1);
         let skipped = if self.page > 0 { keys.start / page } else { 0 };
-        Pieces { spans: &self.spans[skipped..], start: skipped * page, keys: keys.clone() }
+        Pieces { spans: &self.spans[skipped..], start: skipped * page, keys }
     }
 }
 

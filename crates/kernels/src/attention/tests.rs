@@ -4,9 +4,12 @@ use half::{bf16, f16};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::schedule::{Plan, Task};
 use super::*;
 use crate::element::{Element, FloatsMut};
 use crate::{Isa, Pool, isa};
+
+mod shared;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Type {
@@ -424,7 +427,12 @@ fn histories_are_cut_where_that_helps() {
             mask: None,
             segments: &segments,
         };
-        Plan::new(&attention, threads).tasks.iter().map(|task| task.keys.len()).collect()
+        let mut plan = Plan::default();
+        plan.make(&attention, threads);
+        let keys = |task: &Task| {
+            plan.stretches[task.stretches.clone()].iter().map(|stretch| stretch.keys.len()).sum()
+        };
+        plan.tasks.iter().map(keys).collect()
     };
     // As many heads as tasks are wanted; one head; a long history among short ones; too short to cut; one thread.
     assert_eq!(parts(&[(1, 4096)], 8, 2), [4096; 8]);

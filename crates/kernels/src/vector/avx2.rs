@@ -28,6 +28,18 @@ impl Vector for Avx2 {
         unsafe { simd::avx2::Avx2::load_bf16(p) }
     }
     #[inline(always)]
+    unsafe fn load_bf16_pairs(p: *const u16) -> __m256 {
+        unsafe { _mm256_loadu_ps(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn split_bf16_pairs(v: __m256) -> [__m256; 2] {
+        unsafe {
+            let (bits, upper) = (_mm256_castps_si256(v), _mm256_set1_epi32(0xffff_0000_u32 as i32));
+            let halves = [_mm256_slli_epi32::<16>(bits), _mm256_and_si256(bits, upper)];
+            [_mm256_castsi256_ps(halves[0]), _mm256_castsi256_ps(halves[1])]
+        }
+    }
+    #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> __m256 {
         unsafe { simd::avx2::Avx2::load_f16(p) }
     }

@@ -28,6 +28,18 @@ impl Vector for Avx512 {
         unsafe { simd::avx512::Avx512::load_bf16(p) }
     }
     #[inline(always)]
+    unsafe fn load_bf16_pairs(p: *const u16) -> __m512 {
+        unsafe { _mm512_loadu_ps(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn split_bf16_pairs(v: __m512) -> [__m512; 2] {
+        unsafe {
+            let (bits, upper) = (_mm512_castps_si512(v), _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            let halves = [_mm512_slli_epi32::<16>(bits), _mm512_and_si512(bits, upper)];
+            [_mm512_castsi512_ps(halves[0]), _mm512_castsi512_ps(halves[1])]
+        }
+    }
+    #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> __m512 {
         unsafe { simd::avx512::Avx512::load_f16(p) }
     }

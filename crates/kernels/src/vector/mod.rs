@@ -34,6 +34,10 @@ pub(crate) trait Vector: Copy + 'static {
     unsafe fn splat(value: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
     unsafe fn load_bf16(p: *const u16) -> Self::F;
+    /// Pairs of bf16, one to a lane: bits, not numbers.
+    unsafe fn load_bf16_pairs(p: *const u16) -> Self::F;
+    /// The first and the second of each such pair.
+    unsafe fn split_bf16_pairs(v: Self::F) -> [Self::F; 2];
     unsafe fn load_f16(p: *const u16) -> Self::F;
     unsafe fn load_i8(p: *const i8) -> Self::F;
     unsafe fn store(p: *mut f32, v: Self::F);

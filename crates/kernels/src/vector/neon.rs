@@ -31,6 +31,18 @@ impl Vector for Neon {
         unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p))) }
     }
     #[inline(always)]
+    unsafe fn load_bf16_pairs(p: *const u16) -> float32x4_t {
+        unsafe { vreinterpretq_f32_u16(vld1q_u16(p)) }
+    }
+    #[inline(always)]
+    unsafe fn split_bf16_pairs(v: float32x4_t) -> [float32x4_t; 2] {
+        unsafe {
+            let bits = vreinterpretq_u32_f32(v);
+            let upper = vandq_u32(bits, vdupq_n_u32(0xffff_0000));
+            [vreinterpretq_f32_u32(vshlq_n_u32::<16>(bits)), vreinterpretq_f32_u32(upper)]
+        }
+    }
+    #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> float32x4_t {
         let values: [f32; 4] = each(|i| unsafe { Element::to_f32(f16::from_bits(*p.add(i))) });
         unsafe { vld1q_f32(values.as_ptr()) }

@@ -28,6 +28,14 @@ impl Vector for Scalar {
         unsafe { Element::to_f32(bf16::from_bits(*p)) }
     }
     #[inline(always)]
+    unsafe fn load_bf16_pairs(p: *const u16) -> f32 {
+        unsafe { f32::from_bits(u32::from(*p) | u32::from(*p.add(1)) << 16) }
+    }
+    #[inline(always)]
+    unsafe fn split_bf16_pairs(v: f32) -> [f32; 2] {
+        [f32::from_bits(v.to_bits() << 16), f32::from_bits(v.to_bits() & 0xffff_0000)]
+    }
+    #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> f32 {
         unsafe { Element::to_f32(f16::from_bits(*p)) }
     }
