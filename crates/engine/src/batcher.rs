@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 
 use protocol::RequestId;
 
+use crate::pace::Allowance;
+
 /// Tokens of prompts computed in one step when nothing runs. Price: activations of this many rows.
 pub(crate) const CHUNK_TOKENS: usize = 2048;
 
@@ -148,17 +150,20 @@ impl Batcher {
         self.line.iter().map(|(_, id)| *id)
     }
 
-    /// The next step, which is assumed to be made. Beside running sequences prompts get `rows_beside`.
-    pub fn plan(&mut self, rows_beside: usize, desk: &mut impl Desk) -> Plan {
+    /// The next step, which is assumed to be made. Beside running sequences prompts get what `beside` allows.
+    pub fn plan(&mut self, beside: Allowance, desk: &mut impl Desk) -> Plan {
         let decode: Vec<RequestId> = self.running().filter(|id| desk.is_ready(*id)).collect();
-        let mut rows = if self.running().next().is_some() { rows_beside } else { CHUNK_TOKENS };
+        let mut left = if self.running().next().is_some() { beside } else { Allowance::alone() };
         let mut prompts = Vec::new();
         let page_tokens = self.limits.page_tokens;
         for (_, id, phase) in &mut self.active {
-            prompts.extend(phase.chunk(*id, &mut rows, page_tokens, desk));
+            prompts.extend(phase.chunk(*id, &mut left, page_tokens, desk));
         }
         let mut index = 0;
-        while rows > 0 && index < self.line.len() && self.active.len() < self.limits.running_max {
+        while !left.is_used_up()
+            && index < self.line.len()
+            && self.active.len() < self.limits.running_max
+        {
             let (arrival, id) = self.line[index];
             let start = if desk.is_ready(id) { desk.start(id) } else { Start::Later };
             match start {
@@ -167,7 +172,7 @@ impl Batcher {
                 Start::Prompt { from, to } => {
                     self.line.remove(index);
                     let mut phase = Phase::Prompt { from, to };
-                    prompts.extend(phase.chunk(id, &mut rows, page_tokens, desk));
+                    prompts.extend(phase.chunk(id, &mut left, page_tokens, desk));
                     let at = self.active.partition_point(|(active, ..)| *active < arrival);
                     self.active.insert(at, (arrival, id, phase));
                 }
@@ -178,27 +183,28 @@ impl Batcher {
 }
 
 impl Phase {
-    /// Its next chunk, of at most `rows`, which it takes.
+    /// Its next chunk, of as many rows as are left, which it takes.
     fn chunk(
         &mut self,
         id: RequestId,
-        rows: &mut usize,
+        left: &mut Allowance,
         page_tokens: usize,
         desk: &impl Desk,
     ) -> Option<Chunk> {
         let Phase::Prompt { from, to: end } = *self else { return None };
-        if *rows == 0 {
+        let rows = left.rows(from);
+        if rows == 0 {
             return None;
         }
-        let mut to = end.min(from + *rows);
+        let mut to = end.min(from + rows);
         let aligned = to / page_tokens * page_tokens;
-        if to < end && aligned > from && (to - aligned) * ALIGNMENT_PART <= *rows {
+        if to < end && aligned > from && (to - aligned) * ALIGNMENT_PART <= rows {
             to = aligned;
         }
         if let Some(earlier) = desk.breaks(id).iter().find(|at| (from + 1..to).contains(*at)) {
             to = *earlier;
         }
-        *rows -= to - from;
+        left.take(from, to - from);
         *self = if to == end { Phase::Running } else { Phase::Prompt { from: to, to: end } };
         Some(Chunk { id, from, to, is_last: to == end })
     }
@@ -255,7 +261,7 @@ mod tests {
         decode: &[RequestId],
         prompts: &[(RequestId, usize, usize)],
     ) {
-        let plan = batcher.plan(100, books);
+        let plan = batcher.plan(Allowance::of_rows(100), books);
         let chunks: Vec<_> = plan.prompts.iter().map(|c| (c.id, c.from, c.to)).collect();
         assert_eq!((&plan.decode[..], &chunks[..]), (decode, prompts));
     }

@@ -30,10 +30,15 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
-    /// `budget` is what pages and states may take.
-    pub fn new(model: Box<dyn Model>, kv_type: KvType, budget: usize) -> Forward {
+    pub fn new(model: Box<dyn Model>, kv_type: KvType) -> Forward {
         let memory = model.memory().with_kv_type(kv_type);
-        Forward { model, memory, budget, last: HashMap::new(), steps: 0, start: Instant::now() }
+        let (last, start) = (HashMap::new(), Instant::now());
+        Forward { model, memory, budget: usize::MAX / 2, last, steps: 0, start }
+    }
+
+    /// What pages and states may take.
+    pub fn with_budget(self, bytes: usize) -> Forward {
+        Forward { budget: bytes, ..self }
     }
 
     fn step(&mut self, feeds: &[Feed<Slot>]) -> Result<Ticket<Slot>, Failure> {

@@ -5,6 +5,8 @@
 //! commands come between steps.
 
 mod batcher;
+#[cfg(test)]
+mod crowd;
 mod drawing;
 mod executor;
 mod forms;
@@ -20,6 +22,8 @@ mod prefix;
 mod room;
 mod sampler;
 mod sampling;
+#[cfg(test)]
+mod scenes;
 #[cfg(test)]
 mod scripted;
 mod sequence;

@@ -69,26 +69,30 @@ pub(crate) fn steps(
     let context = job
         .context_tokens_max
         .map_or(model.context_max(), |wanted| model.context_max().min(wanted as usize));
-    let draft = job.model.draft.as_deref().and_then(|draft| drafter(&job.model, draft));
+    let executor = Forward::new(model, kv_type(job));
+    let draft = job.model.draft.as_deref().filter(|_| executor.can_rewind());
+    let draft = draft.and_then(|draft| draft_model(&job.model, draft));
     let loaded = LoadedModel {
         architecture,
         context_tokens_max: context as u32,
         device: mlx::device().to_string(),
         memory_bytes: (mlx::memory::active_bytes() + mlx::memory::mapped_bytes()) as u64,
     };
-    let weights_bytes = total as usize + draft_bytes(&job.model);
-    let budget = room::budget_bytes(weights_bytes, job.memory_bytes_max);
+    let draft_bytes = draft.as_ref().map_or(0, |draft| draft.weights_bytes);
+    let budget = room::budget_bytes(total as usize + draft_bytes, job.memory_bytes_max);
+    let draft_page = draft.as_ref().map_or(0, |draft| draft.executor.page_bytes());
+    let (budget, draft_budget) = room::shares(budget, executor.page_bytes(), draft_page);
     let plain = Settings::new(context, around.seed);
     let settings = Settings {
         running_max: job.parallel_max.map_or(plain.running_max, |most| most.max(1) as usize),
         waiting_max: job.waiting_max.map_or(plain.waiting_max, |most| most as usize),
         ..plain
     };
-    let kv_type = kv_type(job);
-    let executor = Forward::new(model, kv_type, budget);
+    let executor = executor.with_budget(budget);
     let layout = format!(
-        "{} {kv_type:?} {} {} {}",
+        "{} {:?} {} {} {}",
         loaded.device,
+        kv_type(job),
         executor.page_tokens(),
         executor.page_bytes(),
         executor.state_bytes()
@@ -102,8 +106,8 @@ pub(crate) fn steps(
     if around.prompt_lookup {
         steps.add_drafter(Lookup::default());
     }
-    if let Some(drafter) = draft {
-        steps.add_drafter(drafter);
+    if let Some(DraftModel { executor, context_max, .. }) = draft {
+        steps.add_drafter(ModelDrafter::new(executor.with_budget(draft_budget), context_max));
     }
     Ok((loaded, steps))
 }
@@ -116,43 +120,36 @@ fn kv_type(job: &LoadModel) -> KvType {
     })
 }
 
-/// Nobody asks a draft model's memory how much there is for it: it is a small part of the other's.
-const DRAFT_BUDGET: usize = usize::MAX / 2;
-
-fn draft_bytes(model: &ModelFiles) -> usize {
-    let tensors = model.draft.iter().flat_map(|draft| &draft.tensors);
-    let sizes = tensors.filter_map(|path| Some(path.metadata().ok()?.len() as usize));
-    sizes.sum()
+struct DraftModel {
+    executor: Forward,
+    context_max: usize,
+    weights_bytes: usize,
 }
 
 /// The model's draft model; none where it does not fit, which costs speed and nothing else.
-fn drafter(model: &ModelFiles, draft: &ModelFiles) -> Option<ModelDrafter<Forward>> {
-    let loaded = read_files(draft).and_then(|(config, weights)| {
-        if !has_same_tokens(model, draft) {
-            let message =
-                format!("the tokens of `{}` are not those of its draft model", model.name);
-            return Err(Failure::new(FailureKind::BadModel, message));
-        }
-        models::load(&config, weights.within("draft")).map_err(|error| bad_model(draft, &error))
-    });
-    match loaded {
-        Ok(draft) => {
-            let context = draft.context_max();
-            let executor = Forward::new(draft, KvType::default(), DRAFT_BUDGET);
-            if !executor.can_rewind() {
-                tracing::warn!(
-                    "`{}` runs without its draft model, which cannot go back",
-                    model.name
-                );
-                return None;
-            }
-            Some(ModelDrafter::new(executor, context))
-        }
-        Err(failure) => {
+fn draft_model(model: &ModelFiles, draft: &ModelFiles) -> Option<DraftModel> {
+    load_draft(model, draft)
+        .inspect_err(|failure| {
             tracing::warn!("`{}` runs without its draft model: {}", model.name, failure.message);
-            None
-        }
+        })
+        .ok()
+}
+
+fn load_draft(model: &ModelFiles, draft: &ModelFiles) -> Result<DraftModel, Failure> {
+    let unfit = |message: &str| Err(Failure::new(FailureKind::BadModel, message));
+    let (config, weights) = read_files(draft)?;
+    if !has_same_tokens(model, draft) {
+        return unfit("its tokens are others");
     }
+    let weights_bytes = weights.bytes();
+    let loaded = models::load(&config, weights.within("draft"));
+    let loaded = loaded.map_err(|error| bad_model(draft, &error))?;
+    let context_max = loaded.context_max();
+    let executor = Forward::new(loaded, KvType::default());
+    if !executor.can_rewind() {
+        return unfit("it cannot go back");
+    }
+    Ok(DraftModel { executor, context_max, weights_bytes })
 }
 
 /// Whether ids mean the same to both. A draft model without a tokenizer of its own has the other's.

@@ -1,5 +1,8 @@
 //! How much of a prompt goes into a step beside running replies: so much that nobody waits noticeably longer for his next
 //! token. The machine tells how much that is, step by step. Pure: it is told times and has no clock.
+//!
+//! What a row costs grows with its position, for it attends to all before it. So costs are counted in rows at the very
+//! beginning of a sequence, and how many tokens of history cost as much as such a row is learned as well.
 
 use std::time::Duration;
 
@@ -12,31 +15,175 @@ const STEP_TIME: Duration = Duration::from_millis(330);
 /// Even a slow machine gets on with a prompt.
 pub(crate) const ROWS_MIN: usize = 16;
 
-#[derive(Debug, Default)]
+/// Less than this is not worth a chunk.
+const CRUMB_ROWS: usize = 4;
+
+/// Tokens of history that cost as much to attend to as all else of a row does, before that was measured: what a model of
+/// 0.6B parameters has on two cores. Larger models have more; so until then rows are counted too, as if all cost the same.
+const REACH_TOKENS: f64 = 1600.0;
+
+/// Measurements that make no sense teach no more than this.
+const REACH_TOKENS_MIN: f64 = 256.0;
+const REACH_TOKENS_MAX: f64 = 65_536.0;
+
+/// What a measurement still counts when the next one comes.
+const MEMORY: f64 = 0.9;
+
+/// Rows, and the tokens that they attend to, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub rows: usize,
+    pub history_tokens: usize,
+}
+
+/// What the prompts of one step may cost, in rows at a beginning.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowance {
+    cost: f64,
+    reach_tokens: f64,
+    rows: usize,
+    /// The first chunk may have so many, whatever they cost.
+    rows_min: usize,
+}
+
+#[derive(Debug)]
 pub(crate) struct Pace {
-    /// Rows of prompts that take `STEP_TIME`; none before anything was measured.
+    /// What takes `STEP_TIME`, in rows at a beginning; none before anything was measured.
+    cost: Option<f64>,
+    reach_tokens: f64,
+    /// Rows that take `STEP_TIME`, wherever they are; none once the reach was measured.
     rows: Option<f64>,
+    seen: Seen,
+}
+
+/// Sums over what was measured, each measurement divided by its time, so that long steps say no more than short ones.
+#[derive(Debug, Default)]
+struct Seen {
+    rows: f64,
+    history: f64,
+    rows_rows: f64,
+    rows_history: f64,
+    history_history: f64,
+}
+
+impl Load {
+    pub fn add(&mut self, position: usize, rows: usize) {
+        self.rows += rows;
+        self.history_tokens += rows * position + rows * rows / 2;
+    }
+
+    fn cost(self, reach_tokens: f64) -> f64 {
+        self.rows as f64 + self.history_tokens as f64 / reach_tokens
+    }
+}
+
+impl Allowance {
+    /// Nobody waits.
+    pub fn alone() -> Allowance {
+        let cost = f64::INFINITY;
+        Allowance { cost, reach_tokens: REACH_TOKENS, rows: CHUNK_TOKENS, rows_min: CHUNK_TOKENS }
+    }
+
+    #[cfg(test)]
+    pub fn of_rows(rows: usize) -> Allowance {
+        Allowance { rows, rows_min: rows, ..Allowance::alone() }
+    }
+
+    /// How many rows of a prompt from this position on, at least one while it is not used up.
+    pub fn rows(&self, position: usize) -> usize {
+        let reach = self.reach_tokens;
+        let first = 1.0 + position as f64 / reach;
+        // The cost of n rows is n * first + n * n / (2 * reach).
+        let many = reach * ((first * first + 2.0 * self.cost.max(0.0) / reach).sqrt() - first);
+        self.rows.min((many as usize).max(self.rows_min).max(usize::from(self.cost >= 1.0)))
+    }
+
+    /// Too little is left for another prompt to begin.
+    pub fn is_used_up(&self) -> bool {
+        self.rows(0) < CRUMB_ROWS
+    }
+
+    pub fn take(&mut self, position: usize, rows: usize) {
+        let mut load = Load::default();
+        load.add(position, rows);
+        self.cost -= load.cost(self.reach_tokens);
+        self.rows = self.rows.saturating_sub(rows);
+        self.rows_min = if self.cost.is_finite() { 0 } else { self.rows };
+    }
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace {
+            cost: None,
+            reach_tokens: REACH_TOKENS,
+            rows: Some(f64::INFINITY),
+            seen: Seen::default(),
+        }
+    }
 }
 
 impl Pace {
-    pub fn rows_beside(&self) -> usize {
-        (self.rows.unwrap_or(0.0) as usize).clamp(ROWS_MIN, CHUNK_TOKENS)
+    /// Beside `running` rows, each of which draws a token.
+    pub fn beside(&self, running: Load) -> Allowance {
+        let reach_tokens = self.reach_tokens;
+        let cost = self.cost.unwrap_or(0.0) - running.cost(reach_tokens);
+        let rows = self.rows.map_or(CHUNK_TOKENS, |rows| rows as usize);
+        Allowance {
+            cost,
+            reach_tokens,
+            rows: rows.clamp(ROWS_MIN, CHUNK_TOKENS),
+            rows_min: ROWS_MIN,
+        }
     }
 
-    /// A step with so many rows of prompts took so long, its other rows included.
-    pub fn took(&mut self, prompt_rows: usize, time: Duration) {
+    /// A step with `load`, of which so many rows were of prompts, took so long.
+    pub fn took(&mut self, load: Load, prompt_rows: usize, time: Duration) {
         if prompt_rows < ROWS_MIN / 2 || time.is_zero() {
             return;
         }
+        let before = load.cost(self.reach_tokens);
+        self.learn(load, time);
+        let cost = load.cost(self.reach_tokens);
         let share = STEP_TIME.as_secs_f64() / time.as_secs_f64();
-        let fits = prompt_rows as f64 * share;
-        self.rows = Some(match self.rows {
+        let fits = cost * share;
+        self.rows = self.rows.map(|_| load.rows as f64 * share);
+        self.cost = Some(match self.cost.map(|known| known * cost / before) {
             None => fits,
             Some(_) if share < 1.0 => fits,
             // A step of few rows says little about one of many: what a step costs anyway is most of it.
-            Some(rows) if (prompt_rows as f64) < rows / 2.0 => rows.max(fits),
-            Some(rows) => fits.min(rows * 2.0),
+            Some(known) if cost < known / 2.0 => known.max(fits),
+            Some(known) => fits.min(known * 2.0),
         });
+    }
+
+    /// The two prices, of rows and of history, with which the squares of relative errors are least.
+    fn learn(&mut self, load: Load, time: Duration) {
+        let (rows, history) = (load.rows as f64, load.history_tokens as f64);
+        let (rows, history) = (rows / time.as_secs_f64(), history / time.as_secs_f64());
+        let Seen { rows: r, history: h, rows_rows, rows_history, history_history } = &mut self.seen;
+        let sums = [
+            (&mut *r, rows),
+            (h, history),
+            (rows_rows, rows * rows),
+            (rows_history, rows * history),
+            (history_history, history * history),
+        ];
+        sums.into_iter().for_each(|(sum, new)| *sum = *sum * MEMORY + new);
+        let Seen { rows: r, history: h, rows_rows, rows_history, history_history } = self.seen;
+        let apart = rows_rows * history_history - rows_history * rows_history;
+        // Steps at one depth say nothing about others.
+        if apart < 0.05 * rows_rows * history_history {
+            return;
+        }
+        let row_price = r * history_history - h * rows_history;
+        let history_price = h * rows_rows - r * rows_history;
+        self.rows = None;
+        self.reach_tokens = match (row_price > 0.0, history_price > 0.0) {
+            (false, _) => REACH_TOKENS_MIN,
+            (_, false) => REACH_TOKENS_MAX,
+            _ => (row_price / history_price).clamp(REACH_TOKENS_MIN, REACH_TOKENS_MAX),
+        };
     }
 }
 
@@ -44,22 +191,40 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// On a machine where a step costs `step` and each row `row` (seconds): after a first prompt, how many rows, and
-    /// what the longest step took.
+    /// A machine: what a step costs, each of its rows, and each token that a row attends to, in seconds.
+    #[derive(Clone, Copy)]
+    struct Machine(f64, f64, f64);
+
+    impl Machine {
+        fn time(self, load: Load) -> Duration {
+            let Machine(step, row, history) = self;
+            let (rows, tokens) = (load.rows as f64, load.history_tokens as f64);
+            Duration::from_secs_f64(step + row * rows + history * tokens)
+        }
+    }
+
+    fn load(position: usize, rows: usize) -> Load {
+        let mut load = Load::default();
+        load.add(position, rows);
+        load
+    }
+
+    /// After a first prompt: how many rows, and what the longest step took.
     #[track_caller]
     fn check(step: f64, row: f64, first_rows: usize, settles_at: std::ops::Range<usize>) {
         let mut pace = Pace::default();
-        let time = |rows: usize| Duration::from_secs_f64(step + row * rows as f64);
-        pace.took(first_rows, time(first_rows));
+        let machine = Machine(step, row, 0.0);
+        pace.took(load(0, first_rows), first_rows, machine.time(load(0, first_rows)));
         let mut longest = Duration::ZERO;
         for _ in 0..20 {
-            let rows = pace.rows_beside();
-            longest = longest.max(time(rows));
-            pace.took(rows, time(rows));
+            let rows = pace.beside(Load::default()).rows(0);
+            longest = longest.max(machine.time(load(0, rows)));
+            pace.took(load(0, rows), rows, machine.time(load(0, rows)));
         }
-        assert!(settles_at.contains(&pace.rows_beside()), "{}", pace.rows_beside());
+        let rows = pace.beside(Load::default()).rows(0);
+        assert!(settles_at.contains(&rows), "{rows}");
         let promised = Duration::from_millis(400);
-        assert!(longest <= time(ROWS_MIN).max(promised), "{longest:?}");
+        assert!(longest <= machine.time(load(0, ROWS_MIN)).max(promised), "{longest:?}");
     }
 
     #[test]
@@ -68,5 +233,54 @@ mod tests {
         check(0.03, 0.005, 8, 58..61);
         check(0.01, 0.00002, 600, CHUNK_TOKENS..CHUNK_TOKENS + 1);
         check(0.3, 0.05, 100, ROWS_MIN..ROWS_MIN + 1);
+    }
+
+    /// A long prompt alone, and then one in chunks, from the start to where attention is most of the work.
+    #[test]
+    fn deep_rows_cost_more() {
+        // As measured, and machines on which history is dear or costs nothing.
+        for machine in [
+            Machine(0.02, 0.0018, 1.13e-6),
+            Machine(0.02, 0.0018, 4e-6),
+            Machine(0.02, 0.0018, 0.0),
+            Machine(0.1, 0.012, 2e-6),
+        ] {
+            let mut pace = Pace::default();
+            pace.took(load(0, 2040), 2040, machine.time(load(0, 2040)));
+            let (mut at, mut times) = (0, Vec::new());
+            while at < 12_000 {
+                let rows = pace.beside(load(2000, 1)).rows(at);
+                let mut step = load(at, rows);
+                step.add(2000, 1);
+                // Less is not possible.
+                times.extend((rows > ROWS_MIN).then(|| machine.time(step).as_secs_f64()));
+                pace.took(step, rows, machine.time(step));
+                at += rows;
+            }
+            let longest = times.iter().copied().fold(0.0, f64::max);
+            assert!(longest <= 0.4, "{longest}");
+            let later = &times[4..times.len() - 1];
+            assert!(later.iter().all(|time| *time > 0.28), "{times:?}");
+        }
+    }
+
+    #[test]
+    fn an_allowance_is_used_up_by_what_was_taken() {
+        let mut pace = Pace::default();
+        pace.took(load(0, 200), 200, STEP_TIME);
+        let mut left = pace.beside(Load::default());
+        let cost = load(0, 200).cost(REACH_TOKENS);
+        assert_eq!(left.rows(0), 200);
+        assert_eq!(left.rows(1600), (cost / 2.03) as usize);
+        left.take(1600, 50);
+        assert_eq!(left.rows(0), (cost - load(1600, 50).cost(REACH_TOKENS)) as usize - 3);
+        left.take(0, 200);
+        assert!(left.is_used_up());
+        // Somebody always gets on.
+        assert_eq!(pace.beside(load(0, 500)).rows(9000), ROWS_MIN);
+        let mut alone = Allowance::alone();
+        assert_eq!(alone.rows(30_000), CHUNK_TOKENS);
+        alone.take(0, 48);
+        assert_eq!(alone.rows(30_000), CHUNK_TOKENS - 48);
     }
 }

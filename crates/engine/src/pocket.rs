@@ -14,9 +14,10 @@ use crate::forward::Forward;
 use crate::load;
 use crate::steps::Steps;
 
-fn pocket() -> Steps<Forward> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pocket");
-    let mut model = ModelFiles { name: "pocket".to_owned(), ..ModelFiles::default() };
+/// A model that comes with the program.
+pub(crate) fn files(name: &str) -> ModelFiles {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models").join(name);
+    let mut model = ModelFiles { name: name.to_owned(), ..ModelFiles::default() };
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -26,7 +27,11 @@ fn pocket() -> Steps<Forward> {
             _ => {}
         }
     }
-    let job = LoadModel { model, ..LoadModel::default() };
+    model
+}
+
+fn pocket() -> Steps<Forward> {
+    let job = LoadModel { model: files("pocket"), ..LoadModel::default() };
     load::steps(&job, &load::Surroundings { seed: 1, ..Default::default() }, &mut |_, _| {})
         .unwrap()
         .1
@@ -124,7 +129,7 @@ fn who_else_is_there_changes_no_reply() {
             assert_eq!(got, &alone[index], "seed {seed}, {id}: {}", QUESTIONS[index]);
         }
         assert_eq!(steps.executor().pages_in_use(), steps.tree().unused(), "seed {seed}");
-        steps.evict_all();
+        steps.give_all_back();
         assert_eq!(steps.executor().pages_in_use(), 0, "seed {seed}");
     }
 }
@@ -173,6 +178,6 @@ fn chats_hold_what_they_share_once() {
     assert!(usages.iter().filter(|usage| usage.cached_tokens + 2 * page > prompt).count() == 7);
     // Each has its own last page, the copy of it, and the next.
     assert!(most <= (prompt / page) as usize + 8 * 3, "{most} pages for {prompt} tokens");
-    steps.evict_all();
+    steps.give_all_back();
     assert_eq!(steps.executor().pages_in_use(), 0);
 }

@@ -11,9 +11,6 @@ use std::collections::BTreeSet;
 
 use crate::executor::Executor;
 
-/// Fewer tokens of a page are computed anew rather than copied with their page.
-const MATCH_TOKENS_MIN: usize = 8;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NodeId(usize);
 
@@ -252,7 +249,8 @@ impl<P: Copy + Eq, S: Clone> Tree<P, S> {
             let shares = children.map(|id| (shared(&self.node(*id).tokens, rest), *id));
             let Some((share, id)) = shares.max() else { return (nodes, length) };
             let is_whole = share == self.page_tokens;
-            if is_whole || share >= MATCH_TOKENS_MIN.min(rest.len()).max(1) {
+            // A page is copied in the time that computing a token takes.
+            if share > 0 {
                 nodes.push(id);
                 length += share;
             }
@@ -435,11 +433,12 @@ mod tests {
         // All but one token: whole pages, and the copy of one that is worth it.
         check(&[LONG], LONG, 27, 4);
         check(&[LONG], &LONG[..25], 24, 4);
-        check(&[LONG], &[&LONG[..20], &[99, 98]].concat(), 16, 4);
+        check(&[LONG], &[&LONG[..20], &[99, 98]].concat(), 20, 4);
+        check(&[LONG], &[&LONG[..17], &[99, 98]].concat(), 17, 4);
         // Two that go apart share what they begin with.
         let other = [&LONG[..16], &[99; 12]].concat();
         check(&[LONG, &other], &[&other[..], &[1]].concat(), 28, 6);
-        check(&[LONG, &other], &[&LONG[..26], &[1, 2]].concat(), 24, 6);
+        check(&[LONG, &other], &[&LONG[..26], &[1, 2]].concat(), 26, 6);
         // What goes on takes its own tail's place.
         check(&[&LONG[..20], LONG], LONG, 27, 4);
         check(&[LONG, &LONG[..20]], LONG, 27, 4);

@@ -24,6 +24,13 @@ pub(crate) fn budget_bytes(weights_bytes: usize, granted_bytes: Option<u64>) -> 
     free.min(granted).saturating_sub(working).max(BUDGET_BYTES_MIN)
 }
 
+/// What the model and its draft model get of it: both remember the same tokens, so each as its pages are large.
+pub(crate) fn shares(bytes: usize, page_bytes: usize, draft_page_bytes: usize) -> (usize, usize) {
+    let pages = bytes / (page_bytes + draft_page_bytes).max(1);
+    let draft = pages * draft_page_bytes;
+    (bytes - draft, draft)
+}
+
 /// What the device has left; none where nothing says.
 fn free_bytes() -> Option<usize> {
     match mlx::device() {
@@ -61,6 +68,9 @@ mod tests {
 
     #[test]
     fn what_is_left() {
+        assert_eq!(shares(1000, 70, 0), (1000, 0));
+        assert_eq!(shares(1000, 70, 25), (750, 250));
+        assert_eq!(shares(1000, 0, 0), (1000, 0));
         assert_eq!(available_bytes("MemTotal:  9 kB\nMemAvailable:   24 kB\n"), Some(24 << 10));
         assert_eq!(available_bytes("MemAvailable: many kB\n"), None);
         mlx::open().unwrap();

@@ -14,6 +14,7 @@ use mlx::Edit;
 use text::constraint::Mask;
 
 use crate::executor::{Drawn, Executor, Feed, Input};
+use crate::pace::Load;
 use crate::sampling::Edits;
 
 /// The end token of the tokenizer that these tests use.
@@ -28,9 +29,10 @@ pub(crate) struct Script {
     pub is_recurrent: bool,
     /// Positions that its windows look back at.
     pub window: Option<usize>,
-    /// What a step takes, and each of its rows.
+    /// What a step takes, each of its rows, and each token that a row attends to.
     pub step_time: Duration,
     pub row_time: Duration,
+    pub history_time: Duration,
 }
 
 /// What one recurrent state takes, in pages.
@@ -50,6 +52,7 @@ pub(crate) struct ScriptedExecutor {
     /// Tokens computed, and the longest single step.
     pub computed: usize,
     pub longest_step: usize,
+    pub steps: usize,
     /// Slots that were opened.
     pub opened: usize,
     /// Between two tokens of one slot.
@@ -182,6 +185,7 @@ impl Default for Script {
             window: None,
             step_time: Duration::from_millis(20),
             row_time: Duration::from_millis(5),
+            history_time: Duration::ZERO,
         }
     }
 }
@@ -202,6 +206,7 @@ impl ScriptedExecutor {
             busy_until: Duration::ZERO,
             computed: 0,
             longest_step: 0,
+            steps: 0,
             opened: 0,
             longest_gap: Duration::ZERO,
             fail_after: None,
@@ -321,6 +326,13 @@ impl ScriptedExecutor {
         let data = &mut self.pages[page.0];
         assert!(data.slots + data.held > 0, "{page:?} lives no more");
         data
+    }
+
+    fn time(&self, feeds: &[Feed<usize>]) -> Duration {
+        let mut load = Load::default();
+        feeds.iter().for_each(|feed| load.add(self.slots[&feed.slot].length, feed.rows()));
+        let Script { step_time, row_time, history_time, .. } = self.script;
+        step_time + row_time * load.rows as u32 + history_time * load.history_tokens as u32
     }
 
     /// Draws of one feed, after the rows they belong to.
@@ -545,7 +557,7 @@ impl Executor for ScriptedExecutor {
         }
         let fails = !passes(&mut self.fail_reading_after);
         let begin = self.now.max(self.busy_until);
-        self.busy_until = begin + self.script.step_time + self.script.row_time * rows as u32;
+        self.busy_until = begin + self.time(feeds);
         let mut ticket =
             ScriptedTicket { drawn: Vec::new(), waiting: Vec::new(), done: self.busy_until, fails };
         let drawing = feeds.iter().scan(0, |count, feed| {
@@ -558,6 +570,7 @@ impl Executor for ScriptedExecutor {
         }
         self.computed += rows;
         self.longest_step = self.longest_step.max(rows);
+        self.steps += 1;
         if ticket.drawn.is_empty() {
             self.now = self.busy_until;
         }

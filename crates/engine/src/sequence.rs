@@ -14,6 +14,12 @@ pub(crate) struct Sequence<E: Executor> {
     /// The prompt, then what was generated and read; never an end token.
     pub tokens: Vec<u32>,
     pub prompt_tokens: usize,
+    /// Tokens that it may have at once.
+    pub context_tokens: usize,
+    /// If its beginning may be given up when it has that many: how much of it stays.
+    pub keep_tokens: Option<usize>,
+    /// Tokens that were given up.
+    pub dropped_tokens: usize,
     /// How many of the prompt's tokens were found in a cache.
     pub cached_tokens: usize,
     /// Its place in the model's memory, while it has one.
@@ -63,7 +69,25 @@ pub(crate) struct Clock {
 impl<E: Executor> Sequence<E> {
     /// Tokens that it may come to have in memory.
     pub fn tokens_max(&self) -> usize {
-        self.prompt_tokens + self.draws_max as usize
+        self.context_tokens.min(self.prompt_tokens + self.draws_max as usize)
+    }
+
+    /// As many draws can be made before it ends or its context is full.
+    pub fn draws_for_now(&self) -> u64 {
+        let room = (self.context_tokens + self.dropped_tokens).saturating_sub(self.prompt_tokens);
+        self.draws_max.min(room as u64)
+    }
+
+    /// When the context is full: gives up half of what may go, the oldest of it. False if nothing may.
+    pub fn shift(&mut self) -> bool {
+        let Some(keep) = self.keep_tokens.map(|keep| keep.min(self.context_tokens - 1)) else {
+            return false;
+        };
+        let drop = ((self.context_tokens - keep) / 2).max(1);
+        self.tokens.drain(keep..keep + drop);
+        self.dropped_tokens += drop;
+        self.breaks.clear();
+        true
     }
 
     /// A chunk of its tokens should end here, because a state is kept.
@@ -74,7 +98,7 @@ impl<E: Executor> Sequence<E> {
     }
 
     pub fn generated_tokens(&self) -> usize {
-        self.tokens.len() - self.prompt_tokens
+        self.tokens.len() + self.dropped_tokens - self.prompt_tokens
     }
 
     /// Whether what a draw may be depends on the tokens before it.
@@ -122,13 +146,31 @@ impl<E: Executor> Sequence<E> {
     }
 }
 
-/// How many tokens may be drawn: `num_predict` where it says something, and never past the context.
+/// A reply whose context shifts may be so many contexts long, as in Ollama.
+const SHIFTED_CONTEXTS_MAX: u64 = 10;
+
+/// How many tokens may be drawn: `num_predict` where it says something, and never past the context unless that shifts.
 pub(crate) fn draws_max(options: &Options, prompt_tokens: usize, context_tokens: usize) -> u64 {
-    let room = context_tokens.saturating_sub(prompt_tokens) as u64;
+    let room = match options.shift {
+        Some(true) => context_tokens as u64 * SHIFTED_CONTEXTS_MAX,
+        _ => context_tokens.saturating_sub(prompt_tokens) as u64,
+    };
     match options.num_predict {
         Some(wanted) if wanted > 0 => room.min(wanted as u64),
         _ => room,
     }
+}
+
+/// Tokens kept at the beginning when the context shifts, where nothing is said: as in Ollama.
+const KEEP_TOKENS: usize = 4;
+
+/// How much of the beginning stays when the context shifts; none if it does not. Below 0 is the whole prompt.
+pub(crate) fn keep_tokens(options: &Options, prompt_tokens: usize) -> Option<usize> {
+    let keep = match options.num_keep {
+        Some(wanted) => usize::try_from(wanted).unwrap_or(prompt_tokens),
+        None => KEEP_TOKENS,
+    };
+    options.shift.filter(|shifts| *shifts).map(|_| keep)
 }
 
 /// How many tokens may be drafted at once: as many as pay, unless `draft_num_predict` says fewer; 0 is none.

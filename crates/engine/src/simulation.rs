@@ -159,7 +159,7 @@ fn refused(readers: &Readers) -> HashSet<RequestId> {
 pub(crate) fn check_pages(steps: &mut Steps<ScriptedExecutor>) {
     assert_eq!((steps.sequences_open(), steps.executor().open_slots()), (0, 0));
     assert_eq!(steps.executor().pages_in_use(), steps.tree().unused());
-    steps.evict_all();
+    steps.give_all_back();
     assert_eq!(
         (steps.executor().pages_in_use(), steps.tree().unused(), steps.tree().states()),
         (0, 0, 0)
@@ -226,9 +226,9 @@ fn prompt(dice: &mut Dice, earlier: &[String]) -> String {
     }
 }
 
-/// What these prompts and their replies come to if what they share is computed once, but for the pages that are not full
-/// when somebody else needs them, and a row for each reply that ended while it was computed.
-fn most_computed(readers: &Readers, mut prompts: Vec<Vec<u32>>, page_tokens: usize) -> usize {
+/// What these prompts and their replies come to if what they share is computed once, but for what is not worth keeping or
+/// waiting for, and a row for each reply that ended while it was computed.
+fn most_computed(readers: &Readers, mut prompts: Vec<Vec<u32>>) -> usize {
     let replies = readers.events.values().map(|events| match events.last() {
         Some(Event::Finished(usage)) => usage.generated_tokens as usize + 1,
         _ => 0,
@@ -238,9 +238,7 @@ fn most_computed(readers: &Readers, mut prompts: Vec<Vec<u32>>, page_tokens: usi
         0 => prompts[0].len(),
         _ => prompts[index].len() - crate::prefix::shared(&prompts[index - 1], &prompts[index]),
     };
-    (0..prompts.len()).map(own).sum::<usize>()
-        + replies.sum::<usize>()
-        + prompts.len() * page_tokens.max(8)
+    (0..prompts.len()).map(own).sum::<usize>() + replies.sum::<usize>() + prompts.len() * 8
 }
 
 /// One schedule; how often somebody stepped back in it.
@@ -309,7 +307,7 @@ fn play(seed: u64, text: &Rc<Text>, forms: &mut Option<Forms>) -> usize {
         assert!(gap <= Duration::from_millis(400), "seed {seed}: {gap:?} between two tokens");
     }
     if is_plain && !chances.cancels && chances.is_roomy() {
-        let most = most_computed(&readers, prompts, chances.script.page_tokens);
+        let most = most_computed(&readers, prompts);
         let computed = steps.executor().computed;
         assert!(computed <= most, "seed {seed}: {computed} tokens computed, not {most}");
     }
@@ -400,69 +398,6 @@ fn what_never_fits_is_shortened_or_refused_with_numbers() {
         failure.message.contains("room for 32 tokens") && failure.hint.is_some(),
         "{failure:?}"
     );
-}
-
-/// Requests that come together begin alike, and nobody has computed that before.
-#[test]
-fn a_shared_beginning_is_computed_once() {
-    let text = text();
-    for is_recurrent in [false, true] {
-        let executor = ScriptedExecutor::with(Script { is_recurrent, ..Script::default() });
-        let mut steps = Steps::new(executor, Rc::clone(&text), Settings::new(CONTEXT, 7));
-        let mut readers = Readers::default();
-        let shared = "the cat sat on a mat and saw the sea again ".repeat(3);
-        let ends = ["one", "two words", "three words more", "four of them, and"];
-        let mut tokens = Vec::new();
-        for (id, end) in ends.iter().enumerate() {
-            let prompt = format!("{shared}{end}");
-            steps.submit(request(id as u64, &prompt, 1, &[]), &mut readers);
-            let input = Input::Raw { prompt: prompt.clone() };
-            tokens.push(text.encode_prompt(&prompt, text.prompt_kind(&input)).unwrap());
-        }
-        run_to_end(&mut steps, &mut readers);
-        let begins =
-            tokens[1..].iter().map(|other| crate::prefix::shared(&tokens[0], other)).min().unwrap();
-        let own: usize = tokens.iter().map(|tokens| tokens.len() - begins).sum();
-        // Those that follow compute what is left of the last shared page.
-        let most = begins + own + 3 * 8;
-        let computed = steps.executor().computed;
-        assert!((begins + own..=most).contains(&computed), "{computed} of {}", begins + 4 * own);
-        check_pages(&mut steps);
-    }
-}
-
-/// Of the readers of running replies nobody waits longer than promised for his next token, whoever comes.
-#[test]
-fn a_long_prompt_does_not_stop_running_replies() {
-    let text = text();
-    let context = 5000;
-    let mut steps =
-        Steps::new(ScriptedExecutor::new(), Rc::clone(&text), Settings::new(context, 7));
-    let mut readers = Readers::default();
-    steps.ignore_ends();
-    for id in 0..2 {
-        steps.submit(request(id, ["the cat", "a mat"][id as usize], 400, &[]), &mut readers);
-    }
-    for _ in 0..30 {
-        steps.step(&mut readers);
-    }
-    let alone = steps.executor().now();
-    steps.submit(request(2, &" and saw the sea".repeat(500), 1, &[]), &mut readers);
-    while !readers.is_done(RequestId(2)) {
-        steps.step(&mut readers);
-    }
-    let took = steps.executor().now() - alone;
-    let Some(Event::Finished(usage)) = readers.events[&RequestId(2)].last() else { panic!() };
-    let script = Script::default();
-    let chunks = usage.prompt_tokens.div_ceil(2048);
-    let by_itself = script.row_time * usage.prompt_tokens + script.step_time * chunks;
-    assert!(
-        steps.executor().longest_gap <= Duration::from_millis(400),
-        "{:?}",
-        steps.executor().longest_gap
-    );
-    assert!(took <= by_itself.mul_f64(1.15), "{took:?} instead of {by_itself:?}");
-    assert!(!readers.is_done(RequestId(0)), "nobody was running");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! a step that fills them is under way, and leave it if that step fails.
 
 mod accept;
+mod beginning;
 mod drafting;
 mod starts;
 
@@ -25,7 +26,7 @@ use crate::batcher::{Batcher, Chunk, Limits, Plan, RUNNING_MAX, WAITING_MAX};
 use crate::executor::{Draw, Drawn, Executor, Feed, Input};
 use crate::forms::{Forms, PATIENCE};
 use crate::output::{Progress, REPEATS_MAX};
-use crate::pace::Pace;
+use crate::pace::{Load, Pace};
 use crate::persist::{Disk, Shelf};
 use crate::prefix::Tree;
 use crate::sampling::Edits;
@@ -70,6 +71,7 @@ struct Part<Ticket> {
     drawing: Vec<RequestId>,
     /// Of those, who draws late.
     late: Vec<RequestId>,
+    load: Load,
     prompt_rows: usize,
     /// Sequences and rows, if all of them decode.
     decoded: Option<(usize, usize)>,
@@ -112,8 +114,7 @@ impl<E: Executor> Engine for Steps<E> {
         self.grow();
         let plan = self.plan(out);
         let idle = plan.is_empty();
-        // Whoever ends now may make room for one in line.
-        let ends = !self.under_way.is_empty() && self.batcher.line().next().is_some();
+        let is_under_way = !self.under_way.is_empty();
         // A prompt's chunk takes long: whoever waits for a token gets it first.
         if plan.decode.is_empty() {
             self.read(out);
@@ -124,7 +125,9 @@ impl<E: Executor> Engine for Steps<E> {
         if self.read(out) {
             self.under_way = self.draw(next, out);
         }
-        self.has_rested = idle && self.under_way.is_empty() && !ends;
+        // Whoever ended may have made room for one in line, or has gone there himself.
+        let may_start = is_under_way && self.batcher.line().next().is_some();
+        self.has_rested = idle && self.under_way.is_empty() && !may_start;
         let has_pages = self.shelf.as_mut().is_some_and(|shelf| {
             let has_more = shelf.put(!self.has_rested, &self.tree, &mut self.executor);
             has_more || shelf.is_reading()
@@ -192,9 +195,9 @@ impl<E: Executor> Steps<E> {
     }
 
     fn plan(&mut self, out: &dyn Outbox) -> Plan {
-        let rows = self.pace.rows_beside();
+        let beside = self.pace.beside(self.running_load());
         let Steps { executor, tree, sequences, batcher, shelf, .. } = self;
-        let mut plan = batcher.plan(rows, &mut Door { executor, tree, sequences, shelf, out });
+        let mut plan = batcher.plan(beside, &mut Door { executor, tree, sequences, shelf, out });
         while plan.is_empty()
             && self.under_way.is_empty()
             && self.shelf.as_ref().is_none_or(|shelf| !shelf.is_reading())
@@ -206,9 +209,19 @@ impl<E: Executor> Steps<E> {
             drop(latest);
             self.step_back(slow);
             let Steps { executor, tree, sequences, batcher, shelf, .. } = self;
-            plan = batcher.plan(rows, &mut Door { executor, tree, sequences, shelf, out });
+            plan = batcher.plan(beside, &mut Door { executor, tree, sequences, shelf, out });
         }
         plan
+    }
+
+    /// What the next tokens of running replies cost.
+    fn running_load(&self) -> Load {
+        let mut load = Load::default();
+        let running = self.batcher.running().filter_map(|id| self.sequences.get(&id));
+        for place in running.filter_map(|sequence| sequence.place.as_ref()) {
+            load.add(self.executor.length(place.slot), 1);
+        }
+        load
     }
 
     /// Starts the planned step; whoever cannot be computed is told so.
@@ -243,7 +256,7 @@ impl<E: Executor> Steps<E> {
             return self.fail(&ids, &failure, out);
         }
         tracing::warn!(sequences = ids.len(), "a step had no room");
-        while self.tree.evict(&mut self.executor) {}
+        self.give_all_back();
         if is_first {
             return self.attempt(members, false, parts, out);
         }
@@ -266,6 +279,12 @@ impl<E: Executor> Steps<E> {
         }
     }
 
+    /// What is kept for requests that may come goes.
+    pub fn give_all_back(&mut self) {
+        while self.tree.evict(&mut self.executor) {}
+        self.speculation.give_back();
+    }
+
     /// A step that was started.
     fn part(
         &mut self,
@@ -274,10 +293,12 @@ impl<E: Executor> Steps<E> {
         since: Duration,
     ) -> Part<E::Ticket> {
         let mut prompt_rows = 0;
+        let mut load = Load::default();
         let mut verified = HashMap::new();
         for (id, feed) in members {
             verified.extend(self.verifying.remove(id).map(|draft| (*id, draft)));
             let is_decoding = self.is_decoding(*id, feed);
+            load.add(self.executor.length(feed.slot) - feed.rows(), feed.rows());
             if let Some(sequence) = self.sequences.get_mut(id)
                 && let Some(place) = &mut sequence.place
             {
@@ -294,16 +315,27 @@ impl<E: Executor> Steps<E> {
         let drawing: Vec<RequestId> = drawing.map(|(id, _)| *id).collect();
         if drawing.is_empty() {
             // It is computed already.
-            self.pace.took(prompt_rows, self.executor.now().saturating_sub(since));
+            self.pace.took(load, prompt_rows, self.executor.now().saturating_sub(since));
             prompt_rows = 0;
         }
-        let rows = members.iter().map(|(_, feed)| feed.rows()).sum();
-        let decoded = (prompt_rows == 0 && !drawing.is_empty()).then_some((members.len(), rows));
+        let all_decode = prompt_rows == 0 && !drawing.is_empty();
+        let decoded = all_decode.then_some((members.len(), load.rows));
         let drafting = std::mem::take(&mut self.drafting);
         let late = members.iter().filter(|(_, feed)| feed.draws.iter().any(|draw| draw.late));
         let late = late.map(|(id, _)| *id).collect();
-        let members = members.iter().map(|(id, _)| *id).collect();
-        Part { ticket, members, drawing, late, prompt_rows, decoded, verified, since, drafting }
+        let ids = members.iter().map(|(id, _)| *id).collect();
+        Part {
+            ticket,
+            members: ids,
+            drawing,
+            late,
+            load,
+            prompt_rows,
+            decoded,
+            verified,
+            since,
+            drafting,
+        }
     }
 
     fn prompt_feed(&self, chunk: Chunk) -> Option<Member<E>> {
@@ -347,7 +379,7 @@ impl<E: Executor> Steps<E> {
     fn count_draws(&mut self, id: RequestId, draws: u64) {
         let Some(sequence) = self.sequences.get_mut(&id) else { return };
         sequence.draws += draws;
-        if sequence.draws >= sequence.draws_max {
+        if sequence.draws >= sequence.draws_for_now() {
             self.batcher.end(id);
         }
     }
@@ -393,7 +425,8 @@ impl<E: Executor> Steps<E> {
         let parts = std::mem::take(&mut self.under_way);
         let is_whole = parts.len() == 1;
         for part in parts {
-            let Part { ticket, members, drawing, prompt_rows, since, mut verified, .. } = part;
+            let Part { ticket, members, drawing, load, prompt_rows, since, mut verified, .. } =
+                part;
             let drawn = match self.executor.collect(ticket) {
                 Ok(drawn) => drawn,
                 Err(failure) => {
@@ -402,7 +435,7 @@ impl<E: Executor> Steps<E> {
                 }
             };
             let now = self.executor.now();
-            self.pace.took(prompt_rows, now.saturating_sub(since.max(self.read_at)));
+            self.pace.took(load, prompt_rows, now.saturating_sub(since.max(self.read_at)));
             if let Some((sequences, rows)) = part.decoded.filter(|_| is_whole) {
                 let began = if self.has_rested { since } else { self.read_at };
                 let time = now.saturating_sub(began + part.drafting);
@@ -454,6 +487,7 @@ impl<E: Executor> Steps<E> {
             Progress::Text(delta) => {
                 self.keep(id);
                 send_text(id, delta, out);
+                self.shift_if_full(id);
             }
         }
     }
@@ -536,11 +570,6 @@ impl<E: Executor> Steps<E> {
     #[cfg(test)]
     pub fn into_forms(mut self) -> Forms {
         std::mem::replace(&mut self.forms, Forms::none())
-    }
-
-    #[cfg(test)]
-    pub fn evict_all(&mut self) {
-        while self.tree.evict(&mut self.executor) {}
     }
 }
 

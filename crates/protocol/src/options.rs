@@ -18,6 +18,8 @@ pub struct Options {
     pub num_thread: Option<i64>,
     pub draft_num_predict: Option<i64>,
     pub num_keep: Option<i64>,
+    /// Whether a full context gives up its oldest part; unset, the reply ends there.
+    pub shift: Option<bool>,
     pub seed: Option<i64>,
     pub num_predict: Option<i64>,
     pub top_k: Option<i64>,
@@ -92,7 +94,7 @@ macro_rules! options {
 
 options! {
     num_ctx: Integer, num_batch: Integer, num_gpu: Integer, main_gpu: Integer, use_mmap: Boolean,
-    num_thread: Integer, draft_num_predict: Integer, num_keep: Integer, seed: Integer, num_predict: Integer,
+    num_thread: Integer, draft_num_predict: Integer, num_keep: Integer, shift: Boolean, seed: Integer, num_predict: Integer,
     top_k: Integer, top_p: Float, min_p: Float, typical_p: Float, repeat_last_n: Integer, temperature: Float,
     repeat_penalty: Float, presence_penalty: Float, frequency_penalty: Float, stop: Strings,
     logit_bias: Biases,

@@ -35,6 +35,9 @@ pub(crate) trait Drafter {
 
     /// The sequence has ended.
     fn forget(&mut self, id: RequestId);
+
+    /// Memory is short: what is kept of ended sequences goes.
+    fn give_back(&mut self) {}
 }
 
 /// What a drafter is told of a sequence.
@@ -127,6 +130,10 @@ impl Speculation {
                 false => source.pace.add_result(history, draft.tokens.len(), accepted),
             }
         }
+    }
+
+    pub fn give_back(&mut self) {
+        self.sources.iter_mut().for_each(|source| source.drafter.give_back());
     }
 
     pub fn forget(&mut self, id: RequestId) {

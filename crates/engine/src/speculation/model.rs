@@ -2,7 +2,8 @@
 //! is asked for; it draws with their randomness, so that it says the same as the large model wherever both think alike.
 //!
 //! What it remembers of a sequence may lag behind, or have gone astray with a draft: each ask says all tokens, and what
-//! differs is forgotten and read anew. It never fails anybody: who cannot be drafted for gets no draft.
+//! differs is forgotten and read anew. It never fails anybody: who cannot be drafted for gets no draft, and that is so too
+//! where its memory is full.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -29,6 +30,8 @@ struct Followed<Slot> {
     slot: Slot,
     /// What the slot remembers.
     tokens: Vec<u32>,
+    /// It has no more than these.
+    pages: usize,
 }
 
 impl<E: Executor> ModelDrafter<E> {
@@ -39,10 +42,13 @@ impl<E: Executor> ModelDrafter<E> {
 
     fn draft(&mut self, asks: &[Ask<'_>]) -> Result<Vec<Vec<u32>>, Failure> {
         let fits = |ask: &Ask<'_>| ask.tokens.len() + ask.depth <= self.context_tokens_max;
-        let members: Vec<usize> =
-            (0..asks.len()).filter(|at| asks[*at].depth > 0 && fits(&asks[*at])).collect();
-        for at in &members {
-            self.follow(&asks[*at])?;
+        let wanted = (0..asks.len()).filter(|at| asks[*at].depth > 0 && fits(&asks[*at]));
+        let mut members = Vec::new();
+        for at in wanted.collect::<Vec<_>>() {
+            if self.reserve(&asks[at]) {
+                self.follow(&asks[at])?;
+                members.push(at);
+            }
         }
         let turns = members.iter().map(|at| asks[*at].depth).max().unwrap_or(0);
         // All turns are under way before the first is read: each takes the token before it where it is.
@@ -82,12 +88,32 @@ impl<E: Executor> ModelDrafter<E> {
         Feed { slot: followed.slot, input, draws: vec![draw] }
     }
 
-    /// Brings its memory of the sequence to within a chunk of the end, and at least one token before it.
-    fn follow(&mut self, ask: &Ask<'_>) -> Result<(), Failure> {
+    /// Promises the pages that this draft needs; false if there is no room, though ended sequences make way.
+    fn reserve(&mut self, ask: &Ask<'_>) -> bool {
         if !self.followed.contains_key(&ask.id) {
             let new = self.start(ask.tokens);
             self.followed.insert(ask.id, new);
         }
+        let tokens = ask.tokens.len() + ask.depth;
+        let pages = tokens.div_ceil(self.executor.page_tokens());
+        let before = self.followed.get(&ask.id).map_or(0, |followed| followed.pages);
+        let more = pages.saturating_sub(before);
+        while more > 0 && !self.has_room(more) {
+            let Some(oldest) = self.ended.pop_front() else { return false };
+            self.executor.close(oldest.slot);
+        }
+        self.followed.entry(ask.id).and_modify(|followed| followed.pages = before.max(pages));
+        true
+    }
+
+    fn has_room(&self, more: usize) -> bool {
+        let all = self.followed.values().chain(&self.ended);
+        let promised: usize = all.map(|followed| followed.pages).sum();
+        (promised + more).saturating_mul(self.executor.page_bytes()) <= self.executor.budget()
+    }
+
+    /// Brings its memory of the sequence to within a chunk of the end, and at least one token before it.
+    fn follow(&mut self, ask: &Ask<'_>) -> Result<(), Failure> {
         let Some(followed) = self.followed.get_mut(&ask.id) else { return Ok(()) };
         let known = shared(&followed.tokens, ask.tokens).min(ask.tokens.len().saturating_sub(1));
         if known < self.executor.length(followed.slot) {
@@ -111,7 +137,7 @@ impl<E: Executor> ModelDrafter<E> {
         let best = (0..self.ended.len()).max_by_key(alike).filter(|at| alike(at) > 0);
         match best.and_then(|at| self.ended.remove(at)) {
             Some(ended) => ended,
-            None => Followed { slot: self.executor.open(), tokens: Vec::new() },
+            None => Followed { slot: self.executor.open(), tokens: Vec::new(), pages: 0 },
         }
     }
 
@@ -134,8 +160,13 @@ impl<E: Executor> Drafter for ModelDrafter<E> {
         })
     }
 
+    fn give_back(&mut self) {
+        self.ended.drain(..).for_each(|ended| self.executor.close(ended.slot));
+    }
+
     fn forget(&mut self, id: RequestId) {
-        let Some(followed) = self.followed.remove(&id) else { return };
+        let Some(mut followed) = self.followed.remove(&id) else { return };
+        followed.pages = self.executor.pages(followed.slot).len();
         self.ended.push_back(followed);
         while self.ended.len() > ENDED_MAX {
             if let Some(oldest) = self.ended.pop_front() {
@@ -152,7 +183,7 @@ fn shared(one: &[u32], other: &[u32]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scripted::{self, ScriptedExecutor};
+    use crate::scripted::{self, Script, ScriptedExecutor};
     use crate::speculation::tests::ask;
 
     /// What the scripted model says after these tokens.
@@ -202,6 +233,27 @@ mod tests {
         let mut drafter = ModelDrafter::new(ScriptedExecutor::new(), 10);
         let asks = [ask(1, &[1; 9], 2), ask(2, &[1; 8], 2)];
         assert_eq!(drafter.propose(&asks), [vec![], continued(&[1; 8], 2)]);
+    }
+
+    /// The executor itself minds that there are never more pages than fit.
+    #[test]
+    fn who_has_no_room_gets_no_draft_and_ended_ones_make_way() {
+        let script = Script { budget_pages: 4, ..Script::default() };
+        let mut drafter = ModelDrafter::new(ScriptedExecutor::with(script), 1000);
+        let (one, two, three) = ([1; 14], [2; 14], [3; 14]);
+        check(&mut drafter, &[(1, &one, 2), (2, &two, 2)]);
+        let more: [Ask<'_>; 2] = [ask(1, &one, 3), ask(3, &three, 2)];
+        assert_eq!(drafter.propose(&more), vec![Vec::<u32>::new(); 2]);
+        check(&mut drafter, &[(1, &one, 2)]);
+        drafter.forget(RequestId(2));
+        check(&mut drafter, &[(3, &three, 2), (1, &one, 1)]);
+        drafter.forget(RequestId(1));
+        drafter.give_back();
+        assert_eq!(drafter.executor.pages_in_use(), 2);
+        check(&mut drafter, &[(3, &[&three[..], &[3; 12]].concat(), 6)]);
+        drafter.forget(RequestId(3));
+        drafter.give_back();
+        assert_eq!((drafter.executor.pages_in_use(), drafter.executor.open_slots()), (0, 0));
     }
 
     #[test]

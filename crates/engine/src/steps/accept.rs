@@ -68,6 +68,9 @@ impl<E: Executor> Steps<E> {
         let sampling = Sampling::new(&request.options, self.seeds, context);
         let sequence = Sequence {
             prompt_tokens: tokens.len(),
+            context_tokens: context,
+            keep_tokens: sequence::keep_tokens(&request.options, tokens.len()),
+            dropped_tokens: 0,
             draws_max: sequence::draws_max(&request.options, tokens.len(), context),
             is_open_ended: request.options.num_predict.is_none_or(|wanted| wanted <= 0),
             window: sampling.window(&tokens),

@@ -108,7 +108,7 @@ fn asks<'a, E: Executor>(
     let ask = |id: &RequestId| {
         let sequence = sequences.get(id)?;
         // One token is drawn in any case; and a draft alone never ends a sequence.
-        let room = sequence.draws_max.saturating_sub(sequence.draws + 2);
+        let room = sequence.draws_for_now().saturating_sub(sequence.draws + 2);
         Some(Ask {
             id: *id,
             tokens: &sequence.tokens,

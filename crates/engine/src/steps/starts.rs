@@ -13,7 +13,7 @@ use super::Steps;
 use crate::batcher::{Desk, Start};
 use crate::executor::Executor;
 use crate::persist::{Brought, Shelf};
-use crate::prefix::{self, Tree};
+use crate::prefix::Tree;
 use crate::sequence::{Place, Sequence};
 
 /// Tokens reserved at first for a reply that may become as long as the context. Price: a longer one may have to wait in
@@ -64,10 +64,10 @@ impl<E: Executor> Desk for Door<'_, E> {
         {
             return Start::Later;
         }
-        let found = self.tree.find(&sequence.tokens, self.executor);
         let page_tokens = self.executor.page_tokens();
-        let whole = found.length / page_tokens;
         let reserved_pages = first_tokens(sequence).div_ceil(page_tokens);
+        let found = self.beginning(id);
+        let whole = found.length / page_tokens;
         // Not on a page of which only a part fits: it will be copied, or be its own when it has left the tree.
         let nodes = found.nodes[..whole].to_vec();
         self.tree.enter(&nodes);
@@ -106,18 +106,6 @@ impl<E: Executor> Door<'_, E> {
         }
         sequence.place = Some(place);
         Start::Prompt { from, to }
-    }
-
-    /// Whether somebody is at work on a page that this one begins with too.
-    fn is_computed_elsewhere(&self, sequence: &Sequence<E>) -> bool {
-        let page_tokens = self.executor.page_tokens();
-        let wanted = &sequence.tokens[..sequence.tokens.len() - 1];
-        self.sequences.values().any(|other| {
-            let Some(place) = &other.place else { return false };
-            // Who decodes has one token to go at most.
-            self.executor.length(place.slot) + 1 < other.tokens.len()
-                && prefix::shared(&other.tokens, wanted) / page_tokens > place.nodes.len()
-        })
     }
 }
 
@@ -227,6 +215,19 @@ impl<E: Executor> Steps<E> {
             self.give_up_place(&mut sequence, None);
             self.sequences.insert(id, sequence);
         }
+    }
+
+    /// A sequence that fills its context and may go on does so without its oldest part: what stays is a prompt like any
+    /// other, of which the tree has the beginning.
+    pub(super) fn shift_if_full(&mut self, id: RequestId) {
+        let is_full =
+            |sequence: &&mut Sequence<E>| sequence.tokens.len() >= sequence.context_tokens;
+        if self.sequences.get_mut(&id).filter(is_full).is_none_or(|s| s.keep_tokens.is_none()) {
+            return;
+        }
+        self.speculation.forget(id);
+        self.step_back(id);
+        self.sequences.get_mut(&id).map(Sequence::shift);
     }
 
     /// Puts a sequence's whole pages into the tree, as far as its tokens are known, and the states that belong there.

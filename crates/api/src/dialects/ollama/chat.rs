@@ -68,7 +68,7 @@ pub(crate) fn request(body: ChatBody) -> Result<Ask, Refusal> {
             tool_choice: protocol::ToolChoice::default(),
             render_only: body.debug_render_only,
         },
-        options: body.options,
+        options: super::generate::with_shift(body.options, body.shift),
         format: body.format,
         keep_alive: body.keep_alive.0,
         system: None,

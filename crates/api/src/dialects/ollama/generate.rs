@@ -74,8 +74,8 @@ pub(crate) fn request(body: GenerateBody) -> Result<Ask, Refusal> {
     let (system, load_only) = (filled(&body.system), body.prompt.is_empty());
     let (think, stored_messages) = (body.think.0.clone(), body.context.is_none());
     let render_only = body.debug_render_only;
-    let (options, format, keep_alive) =
-        (body.options.clone(), body.format.clone(), body.keep_alive.0);
+    let options = with_shift(body.options.clone(), body.shift);
+    let (format, keep_alive) = (body.format.clone(), body.keep_alive.0);
     Ok(Ask {
         model: body.model.clone(),
         verb: Verb::Generate,
@@ -119,6 +119,15 @@ fn input(body: GenerateBody) -> Result<Input, Refusal> {
         text::check_template(source).map_err(|why| Refusal::Template { why })?;
     }
     Ok(Input::Chat { messages: vec![message], tools: Vec::new(), template })
+}
+
+/// A field of its own here, an option everywhere else.
+pub(crate) fn with_shift(
+    mut options: Map<String, Value>,
+    shift: Option<bool>,
+) -> Map<String, Value> {
+    options.extend(shift.map(|shift| ("shift".to_owned(), Value::Bool(shift))));
+    options
 }
 
 /// Of the two fields that ask for log-probabilities.

@@ -1,0 +1,283 @@
+//! A crowd on the trained model: requests of every kind arrive at random, are cancelled, have slow readers; with drafts and
+//! without, with keys and values in full and in 8 bits. Each reply is to the bit what the same request gets alone, no page
+//! is left over, and memory is afterwards what it was before.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use protocol::{
+    Engine, Event, FinishReason, Format, Input, LoadModel, Message, Options, Outbox, Request,
+    RequestId, Role, Think, TokenLogprob, ToolChoice, Work,
+};
+
+use crate::executor::Executor;
+use crate::forward::Forward;
+use crate::load::{self, Surroundings};
+use crate::pocket::files;
+use crate::simulation::Dice;
+use crate::steps::Steps;
+
+/// How an engine serves them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Manner {
+    kv_cache_type: Option<&'static str>,
+    has_draft_model: bool,
+    has_lookup: bool,
+}
+
+impl Manner {
+    fn engine(self) -> Steps<Forward> {
+        let draft = self.has_draft_model.then(|| Box::new(files("pocket-draft")));
+        let job = LoadModel {
+            model: protocol::ModelFiles { draft, ..files("pocket") },
+            kv_cache_type: self.kv_cache_type.map(str::to_owned),
+            ..LoadModel::default()
+        };
+        let around =
+            Surroundings { seed: 1, prompt_lookup: self.has_lookup, ..Surroundings::default() };
+        load::steps(&job, &around, &mut |_, _| {}).unwrap().1
+    }
+}
+
+/// What a reader got.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Reply {
+    thinking: String,
+    content: String,
+    logprobs: Vec<TokenLogprob>,
+    end: Option<Result<(FinishReason, u32), String>>,
+}
+
+#[derive(Default)]
+struct Readers {
+    replies: HashMap<RequestId, Reply>,
+    slow: HashSet<RequestId>,
+}
+
+impl Outbox for Readers {
+    fn send(&mut self, id: RequestId, event: Event) {
+        let reply = self.replies.entry(id).or_default();
+        assert_eq!(reply.end, None, "an event after the last one of {id:?}");
+        match event {
+            Event::Delta(delta) => {
+                reply.thinking += &delta.thinking;
+                reply.content += &delta.content;
+                reply.logprobs.extend(delta.logprobs);
+            }
+            Event::Finished(usage) => {
+                reply.end = Some(Ok((usage.reason, usage.generated_tokens)));
+            }
+            Event::Failed(failure) => reply.end = Some(Err(failure.message)),
+            Event::PromptRead { .. } | Event::Rendered { .. } => {}
+        }
+    }
+
+    fn ready(&self, id: RequestId) -> bool {
+        !self.slow.contains(&id)
+    }
+}
+
+const QUESTIONS: [&str; 8] = [
+    "What can you do?",
+    "What is 348 + 157?",
+    "Tell me a story about a fox.",
+    "Repeat this: the quick brown fox and the quick brown dog and the quick brown fox.",
+    "Reverse the word planet.",
+    "Count from 3 to 12.",
+    "Describe a person as JSON with name and age.",
+    "How do I list my models?",
+];
+
+/// Nothing, less than a page, more than one, several.
+fn system(kind: usize) -> String {
+    "You know many things about rivers, trees, towns and birds. ".repeat([0, 2, 7, 25][kind])
+}
+
+fn input(dice: &mut Dice) -> Input {
+    let question = QUESTIONS[dice.below(QUESTIONS.len())];
+    let message = |role, content: String| Message { role, content, ..Message::default() };
+    let system = system(dice.below(4));
+    if dice.below(6) == 0 {
+        return Input::Raw { prompt: format!("{system}{question}") };
+    }
+    let mut messages = Vec::new();
+    if !system.is_empty() {
+        messages.push(message(Role::System, system));
+    }
+    if dice.below(4) == 0 {
+        messages.push(message(Role::User, QUESTIONS[dice.below(QUESTIONS.len())].to_owned()));
+        messages.push(message(Role::Assistant, "I do not know.".to_owned()));
+    }
+    messages.push(message(Role::User, question.to_owned()));
+    Input::Chat { messages, tools: Vec::new(), template: None }
+}
+
+fn format(dice: &mut Dice) -> Format {
+    let person = serde_json::json!({"type": "object", "properties": {
+        "name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 120}},
+        "required": ["name", "age"], "additionalProperties": false});
+    match dice.below(10) {
+        0 => Format::Json,
+        1 => Format::Schema(person),
+        2 => Format::Schema(serde_json::json!({"enum": ["red", "green", "blue"]})),
+        3 => Format::Regex("[A-Z][a-z ]{5,60}[.]".to_owned()),
+        _ => Format::Free,
+    }
+}
+
+fn options(dice: &mut Dice) -> Options {
+    // Without one, the seed depends on the order in which requests came.
+    let seed = Some(dice.below(1000) as i64);
+    let limit =
+        Options { seed, num_predict: Some(1 + dice.below(60) as i64), ..Options::default() };
+    match dice.below(7) {
+        0 | 1 => Options { temperature: Some(0.0), ..limit },
+        2 => Options { temperature: Some(1.4), top_p: Some(1.0), ..limit },
+        3 => Options { repeat_penalty: Some(1.3), presence_penalty: Some(0.3), ..limit },
+        4 => Options { stop: Some(vec![" and".to_owned(), "7".to_owned()]), ..limit },
+        5 => Options { min_p: Some(0.05), top_k: Some(7), ..limit },
+        _ => limit,
+    }
+}
+
+/// A function of its number.
+fn request(number: u64) -> Request {
+    let mut dice = Dice(number);
+    let (input, format, options) = (input(&mut dice), format(&mut dice), options(&mut dice));
+    let thinks = format == Format::Free && dice.below(3) == 0;
+    Request {
+        id: RequestId(number),
+        input,
+        options,
+        format,
+        think: if thinks { Think::On } else { Think::Off },
+        tool_choice: ToolChoice::default(),
+        logprobs: (dice.below(3) == 0).then(|| dice.below(4) as u8),
+        render_only: false,
+    }
+}
+
+fn run_to_end(steps: &mut Steps<Forward>, readers: &mut Readers) {
+    while steps.step(readers) == Work::More {}
+}
+
+/// Nothing else in the batch, nothing in the tree, no drafts.
+fn alone(numbers: std::ops::Range<u64>, kv_cache_type: Option<&'static str>) -> Vec<Reply> {
+    let mut steps = Manner { kv_cache_type, ..Manner::default() }.engine();
+    let mut reply = |number| {
+        let mut readers = Readers::default();
+        steps.submit(request(number), &mut readers);
+        run_to_end(&mut steps, &mut readers);
+        steps.give_all_back();
+        readers.replies.remove(&RequestId(number)).unwrap()
+    };
+    numbers.map(&mut reply).collect()
+}
+
+/// Serves them in a random order of events; who was cancelled.
+fn serve(
+    steps: &mut Steps<Forward>,
+    readers: &mut Readers,
+    numbers: std::ops::Range<u64>,
+) -> HashSet<RequestId> {
+    let mut dice = Dice(!numbers.start);
+    let mut cancelled = HashSet::new();
+    for number in numbers.clone() {
+        steps.submit(request(number), readers);
+        for _ in 0..dice.below(7) {
+            steps.step(readers);
+        }
+        let mut some =
+            || RequestId(number - dice.below(8.min((number - numbers.start) as usize + 1)) as u64);
+        let (victim, slow) = (some(), some());
+        let is_done = readers.replies.get(&victim).is_some_and(|reply| reply.end.is_some());
+        match number % 6 {
+            0 if !is_done => {
+                steps.cancel(victim);
+                cancelled.insert(victim);
+            }
+            1 => drop(readers.slow.insert(slow)),
+            4 => readers.slow.clear(),
+            _ => {}
+        }
+    }
+    readers.slow.clear();
+    run_to_end(steps, readers);
+    cancelled
+}
+
+/// Nothing may be left of those that were served; what they left for others goes.
+fn clean_up(steps: &mut Steps<Forward>) -> usize {
+    assert_eq!(steps.sequences_open(), 0);
+    assert_eq!(steps.executor().pages_in_use(), steps.tree().unused());
+    steps.give_all_back();
+    assert_eq!((steps.executor().pages_in_use(), steps.tree().states()), (0, 0));
+    mlx::memory::clear_cache();
+    mlx::memory::active_bytes()
+}
+
+/// Each part of a quarter of them; memory is the same after each.
+fn check(manner: Manner, numbers: std::ops::Range<u64>) {
+    let start = Instant::now();
+    let expected = alone(numbers.clone(), manner.kv_cache_type);
+    let alone_time = start.elapsed();
+    let start = Instant::now();
+    let mut steps = manner.engine();
+    let mut memory = Vec::new();
+    let (mut served, mut tokens) = (0, 0);
+    let quarter = (numbers.end - numbers.start).div_ceil(4);
+    for from in numbers.clone().step_by(quarter as usize) {
+        let part = from..numbers.end.min(from + quarter);
+        let mut readers = Readers::default();
+        let cancelled = serve(&mut steps, &mut readers, part.clone());
+        for number in part {
+            let expected = &expected[(number - numbers.start) as usize];
+            let got = readers.replies.remove(&RequestId(number)).unwrap_or_default();
+            if cancelled.contains(&RequestId(number)) && got.end.is_none() {
+                let begins = expected.content.starts_with(&got.content)
+                    && expected.thinking.starts_with(&got.thinking)
+                    && expected.logprobs.starts_with(&got.logprobs);
+                assert!(begins, "{manner:?}, {:?}: {got:?}, not {expected:?}", request(number));
+            } else {
+                assert_eq!(&got, expected, "{manner:?}, {:?}", request(number));
+                served += 1;
+                tokens += got.end.map_or(0, |end| end.map_or(0, |(_, tokens)| tokens));
+            }
+        }
+        assert!(readers.replies.is_empty(), "replies nobody asked for");
+        memory.push(clean_up(&mut steps));
+    }
+    assert!(memory.iter().all(|bytes| *bytes == memory[0]), "{manner:?}: {memory:?}");
+    eprintln!(
+        "{manner:?}: {served} of {} replies, {tokens} tokens, alone {alone_time:.1?}, together {:.1?}, {} KiB",
+        expected.len(),
+        start.elapsed(),
+        memory[0] >> 10
+    );
+}
+
+/// So many each.
+fn crowds(count: u64) {
+    let q8 = Some("q8_0");
+    let manners = [
+        Manner::default(),
+        Manner { has_draft_model: true, ..Manner::default() },
+        Manner { has_lookup: true, ..Manner::default() },
+        Manner { kv_cache_type: q8, has_draft_model: true, has_lookup: true },
+    ];
+    for (part, manner) in (0..).zip(manners) {
+        check(manner, part * count..(part + 1) * count);
+    }
+}
+
+#[test]
+fn a_crowd_gets_what_each_would_get_alone() {
+    crowds(15);
+}
+
+/// `cargo test --release -p engine --lib a_thousand -- --ignored --nocapture`
+#[test]
+#[ignore = "minutes; the same with a thousand requests"]
+fn a_thousand_requests_get_what_each_would_get_alone() {
+    crowds(250);
+}
