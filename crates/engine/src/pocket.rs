@@ -16,16 +16,7 @@ use crate::steps::Steps;
 
 fn pocket() -> Steps<Forward> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pocket");
-    let mut model = ModelFiles { name: "pocket".to_owned(), ..ModelFiles::default() };
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        match path.extension().and_then(|end| end.to_str()) {
-            Some("safetensors") => model.tensors.push(path),
-            Some("json" | "jinja") => drop(model.files.insert(name, path)),
-            _ => {}
-        }
-    }
+    let model = ModelFiles::of_folder("pocket", &folder).unwrap();
     let job = LoadModel { model, ..LoadModel::default() };
     load::steps(&job, &load::Surroundings { seed: 1, ..Default::default() }, &mut |_, _| {})
         .unwrap()
