@@ -185,10 +185,7 @@ fn bad_model(model: &ModelFiles, error: &models::Error) -> Failure {
     failure
 }
 
-/// Texts of MLX carry their hint in a second line.
 fn failure(kind: FailureKind, text: &str) -> Failure {
-    match text.split_once("\nhint: ") {
-        Some((message, hint)) => Failure::new(kind, message).hint(hint),
-        None => Failure::new(kind, text),
-    }
+    let (message, hint) = mlx::split_hint(text);
+    Failure { hint: hint.map(str::to_owned), ..Failure::new(kind, message) }
 }

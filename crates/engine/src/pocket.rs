@@ -17,17 +17,7 @@ use crate::steps::Steps;
 /// A model that comes with the program.
 pub(crate) fn files(name: &str) -> ModelFiles {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models").join(name);
-    let mut model = ModelFiles { name: name.to_owned(), ..ModelFiles::default() };
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        match path.extension().and_then(|end| end.to_str()) {
-            Some("safetensors") => model.tensors.push(path),
-            Some("json" | "jinja") => drop(model.files.insert(name, path)),
-            _ => {}
-        }
-    }
-    model
+    ModelFiles::of_folder(name, &folder).unwrap()
 }
 
 fn pocket() -> Steps<Forward> {

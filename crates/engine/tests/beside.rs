@@ -13,16 +13,7 @@ use protocol::{LoadModel, ModelFiles};
 #[ignore = "minutes; a measurement"]
 fn a_prompt_of_800_tokens_beside_two_replies() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench/qwen3-0.6b-4");
-    let mut model = ModelFiles { name: "qwen3-0.6b".to_owned(), ..ModelFiles::default() };
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if name.ends_with(".safetensors") {
-            model.tensors.push(path);
-        } else {
-            model.files.insert(name, path);
-        }
-    }
+    let model = ModelFiles::of_folder("qwen3-0.6b", &folder).unwrap();
     let mut bench = Bench::load(&LoadModel { model, ..LoadModel::default() }).unwrap();
     let rounds: Vec<_> = (0..4).map(|_| bench.beside(2, 800).unwrap()).collect();
     // The first one warms up.

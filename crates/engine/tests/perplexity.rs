@@ -221,10 +221,34 @@ fn keys_and_values_in_fewer_bits() {
     let texts = texts(&*both.exact, TEXTS);
     let whole = perplexity(&*both.exact, &texts);
     for (kv_type, most) in [(KvType::Q8, 0.0005), (KvType::Q4, 0.05)] {
-        let memory = both.exact.memory().with_kv_type(kv_type);
-        assert_eq!(memory.kv_type(), kv_type, "heads of whole groups");
-        let change = perplexity_in(&*both.exact, memory, &texts) / whole - 1.0;
-        eprintln!("keys and values as {kv_type:?}: perplexity {:+.4} %", 100.0 * change);
+        let pages = both.exact.memory().with_kv_type(kv_type);
+        for (place, memory) in [("pages", pages), ("lanes", lanes_of(&*both.exact, kv_type))] {
+            assert_eq!(memory.kv_type(), kv_type, "heads of whole groups");
+            let change = perplexity_in(&*both.exact, memory, &texts) / whole - 1.0;
+            eprintln!("{place} as {kv_type:?}: perplexity {:+.4} %", 100.0 * change);
+            assert!(change.abs() < most, "{place} as {kv_type:?}: {change}");
+        }
+    }
+}
+
+/// As on a GPU.
+fn lanes_of(model: &dyn Model, kv_type: KvType) -> Memory {
+    model.memory().with_kv_type(kv_type).in_lanes()
+}
+
+/// `cargo test --release -p engine --test perplexity lanes_in_bf16 -- --ignored --nocapture`: scales and biases have the
+/// dtype of what they stand for, so in bf16 they are coarse too.
+#[test]
+#[ignore = "minutes; a measurement"]
+fn lanes_in_bf16() {
+    let both = both(8, 32);
+    let texts = texts(&*both.exact, 3 * TEXTS);
+    let in_type =
+        |kv_type| perplexity_in(&*both.quantised, lanes_of(&*both.quantised, kv_type), &texts);
+    let whole = in_type(KvType::Full);
+    for (kv_type, most) in [(KvType::Q8, 0.002), (KvType::Q4, 0.05)] {
+        let change = in_type(kv_type) / whole - 1.0;
+        eprintln!("lanes in bf16 as {kv_type:?}: perplexity {:+.4} %", 100.0 * change);
         assert!(change.abs() < most, "{kv_type:?}: {change}");
     }
 }

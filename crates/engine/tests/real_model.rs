@@ -18,17 +18,7 @@ fn root() -> PathBuf {
 }
 
 fn files(folder: &Path) -> ModelFiles {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut model = ModelFiles { name: "test".to_owned(), ..ModelFiles::default() };
-    for path in entries {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if name.ends_with(".safetensors") {
-            model.tensors.push(path);
-        } else {
-            model.files.insert(name, path);
-        }
-    }
-    model
+    ModelFiles::of_folder("test", folder).unwrap()
 }
 
 fn load(folder: &Path) -> (LoadedModel, Box<dyn Engine>) {

@@ -30,15 +30,7 @@ fn data() -> PathBuf {
 
 /// The files of the smallest model that talks: random weights.
 fn engine() -> Box<dyn Engine> {
-    let mut model = ModelFiles { name: "babble".to_owned(), ..ModelFiles::default() };
-    for entry in std::fs::read_dir(data().join("babble")).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        match name.ends_with(".safetensors") {
-            true => model.tensors.push(path),
-            false => drop(model.files.insert(name, path)),
-        }
-    }
+    let model = ModelFiles::of_folder("babble", &data().join("babble")).unwrap();
     let job = LoadModel { model, ..LoadModel::default() };
     engine::load(&job, &engine::Surroundings { seed: 1, ..Default::default() }, &mut |_, _| {})
         .unwrap()

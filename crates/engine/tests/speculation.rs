@@ -20,16 +20,7 @@ fn models() -> PathBuf {
 }
 
 fn files(folder: &Path) -> ModelFiles {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut model = ModelFiles { name: "pocket".to_owned(), ..ModelFiles::default() };
-    for path in entries.filter(|path| path.is_file()) {
-        let file = path.file_name().unwrap().to_string_lossy().into_owned();
-        match file.ends_with(".safetensors") {
-            true => model.tensors.push(path),
-            false => drop(model.files.insert(file, path)),
-        }
-    }
-    model
+    ModelFiles::of_folder("pocket", folder).unwrap()
 }
 
 /// Who drafts.

@@ -72,6 +72,11 @@ impl EvalError {
     }
 }
 
+/// Errors here carry their hint on a line of its own: the message, and the hint if there is one.
+pub fn split_hint(text: &str) -> (&str, Option<&str>) {
+    text.split_once("\nhint: ").map_or((text, None), |(message, hint)| (message, Some(hint)))
+}
+
 thread_local! {
     static MESSAGE: RefCell<String> = const { RefCell::new(String::new()) };
 }
@@ -134,6 +139,14 @@ mod tests {
         check("[matmul] shapes differ at /b/mlx/c/ops.cpp:12", "[matmul] shapes differ");
         check("[x] bad at all", "[x] bad at all");
         check("[x] stop at 3:4", "[x] stop at 3:4");
+    }
+
+    #[test]
+    fn hints_stand_on_a_line_of_their_own() {
+        let error = OpenError::Unusable { place: "/a".into(), message: "no".to_owned() };
+        let expected = ("`/a` cannot compute: no", Some("`ollmlx doctor` shows what was tried"));
+        assert_eq!(split_hint(&error.to_string()), expected);
+        assert_eq!(split_hint("out of luck"), ("out of luck", None));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use array::{Array, async_eval, eval};
 pub use cpu::pages;
 pub use device::{Device, device, device_info, set_device, synchronize, with_device};
 pub use dtype::{Dtype, Element};
-pub use error::{EvalError, GraphError, OpenError, catch};
+pub use error::{EvalError, GraphError, OpenError, catch, split_hint};
 pub use open::{Attempt, Library, Opened, Outcome, Report, open, report};
 pub use ops::{
     Conv, Draw, Draws, Edit, Experts, Limits, Logprobs, Mode, Pad, Quantized, Routing, Stack,

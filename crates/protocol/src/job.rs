@@ -1,7 +1,8 @@
 //! What a child is asked to do with files: load a model, or convert one. Paths only; contents stay on disk.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,25 @@ pub struct ModelFiles {
     /// A smaller model with the same tokens, which drafts what this one says (DRAFT of a Modelfile).
     #[serde(default)]
     pub draft: Option<Box<ModelFiles>>,
+}
+
+impl ModelFiles {
+    /// Of a plain directory: all files that lie in it.
+    pub fn of_folder(name: impl Into<String>, folder: &Path) -> io::Result<ModelFiles> {
+        let mut model = ModelFiles { name: name.into(), ..ModelFiles::default() };
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            let Some(file) = path.file_name().filter(|_| path.is_file()) else { continue };
+            let file = file.to_string_lossy().into_owned();
+            match file.ends_with(".safetensors") {
+                true => model.tensors.push(path),
+                false => drop(model.files.insert(file, path)),
+            }
+        }
+        // Directories have no order of their own.
+        model.tensors.sort();
+        Ok(model)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -69,52 +69,30 @@ impl Kernel for GatedSum {
 /// cap × tanh(x / cap).
 #[track_caller]
 pub(crate) fn softcap(x: &Array, cap: f32) -> Option<Array> {
-    element_wise(Capped { cap }, &[x])
-}
-
-struct Capped {
-    cap: f32,
-}
-
-impl Kernel for Capped {
-    fn name(&self) -> &'static str {
-        "softcap"
-    }
-
-    fn run(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {
-        let x = Even::of(&inputs[0]);
-        kernels::softcap(
-            &Cpu::current(),
-            self.cap,
-            &x.rows(),
-            rows_mut(&mut outputs[0], &inputs[0]),
-        );
-    }
+    element_wise(Mapped { name: "softcap", by: cap, map: kernels::softcap }, &[x])
 }
 
 /// factor × x.
 #[track_caller]
 pub(crate) fn scaled(x: &Array, factor: f32) -> Option<Array> {
-    element_wise(Scaled { factor }, &[x])
+    element_wise(Mapped { name: "scaled", by: factor, map: kernels::scale }, &[x])
 }
 
-struct Scaled {
-    factor: f32,
+/// Each value by itself, with a number for all.
+struct Mapped {
+    name: &'static str,
+    by: f32,
+    map: fn(&Cpu<'_>, f32, &Rows<'_>, RowsMut<'_>),
 }
 
-impl Kernel for Scaled {
+impl Kernel for Mapped {
     fn name(&self) -> &'static str {
-        "scaled"
+        self.name
     }
 
     fn run(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {
         let x = Even::of(&inputs[0]);
-        kernels::scale(
-            &Cpu::current(),
-            self.factor,
-            &x.rows(),
-            rows_mut(&mut outputs[0], &inputs[0]),
-        );
+        (self.map)(&Cpu::current(), self.by, &x.rows(), rows_mut(&mut outputs[0], &inputs[0]));
     }
 }
 

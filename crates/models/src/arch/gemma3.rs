@@ -3,25 +3,23 @@
 //! before and after each half of a layer and are stored as their distance from 1; embeddings are scaled.
 //! Shapes: rows `[rows, hidden]`, heads `[batch, heads, length, head_dim]`.
 
-use mlx::{Array, Dtype};
+use mlx::Array;
+use mlx::fast::Gate;
 
+use super::decoder::{self, Decoder, Frame, Usual};
 use crate::batch::Batch;
-use crate::cache::{Cache, Memory};
+use crate::cache::Cache;
 use crate::config::{Heads, Section};
 use crate::error::Result;
 use crate::model::Model;
-use crate::nn::{AttentionOptions, Embedding, Linear, RmsNorm, Rope, attend, geglu, softcap};
+use crate::nn::{AttentionOptions, Linear, Mlp, RmsNorm, Rope, attend};
 use crate::weights::Weights;
 
 /// The published files of the pictured sizes leave out what these say.
 struct Config {
-    vocab_size: i32,
-    hidden_size: i32,
+    frame: Frame,
     intermediate_size: i32,
     heads: Heads,
-    rms_norm_eps: f32,
-    max_position_embeddings: i32,
-    tie_word_embeddings: bool,
     attention_bias: bool,
     query_pre_attn_scalar: f32,
     sliding_window: i32,
@@ -34,15 +32,6 @@ struct Config {
 struct Ropes {
     sliding: Rope,
     full: Rope,
-}
-
-struct Gemma3 {
-    embed: Embedding,
-    embed_scale: f32,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
-    head: Linear,
-    config: Config,
 }
 
 struct Layer {
@@ -63,13 +52,8 @@ struct Attention {
     out: Linear,
     rope: Rope,
     heads: Heads,
+    window: Option<usize>,
     scale: f32,
-}
-
-struct Mlp {
-    gate: Linear,
-    up: Linear,
-    down: Linear,
 }
 
 impl Config {
@@ -81,13 +65,9 @@ impl Config {
             }
         }
         Ok(Config {
-            vocab_size: config.size_or("vocab_size", 262_208)?,
-            hidden_size: config.size("hidden_size")?,
+            frame: Frame::sized(config, config.size_or("vocab_size", 262_208)?, USUAL)?,
             intermediate_size: config.size("intermediate_size")?,
             heads: Heads::read_or(config, HEADS)?,
-            rms_norm_eps: config.positive_or("rms_norm_eps", 1e-6)?,
-            max_position_embeddings: config.size_or("max_position_embeddings", 131_072)?,
-            tie_word_embeddings: config.flag("tie_word_embeddings", true)?,
             attention_bias: config.flag("attention_bias", false)?,
             query_pre_attn_scalar: config.positive_or("query_pre_attn_scalar", 256.0)?,
             sliding_window: config.size_or("sliding_window", 4096)?,
@@ -95,7 +75,13 @@ impl Config {
             is_sliding: is_sliding(config)?,
         })
     }
+
+    fn norm(&self, w: &Weights, name: &str) -> Result<RmsNorm> {
+        w.centred_rms_norm(name, self.frame.hidden_size, self.frame.rms_norm_eps)
+    }
 }
+
+const USUAL: Usual = Usual { max_position_embeddings: 131_072, tie_word_embeddings: true };
 
 const HEADS: Heads = Heads { num_attention_heads: 8, num_key_value_heads: 4, head_dim: 256 };
 
@@ -152,39 +138,35 @@ pub(super) fn load_pictured(section: &Section<'_>, weights: &Weights) -> Result<
 fn load_text(section: &Section<'_>, w: &Weights, outer: &Weights) -> Result<Box<dyn Model>> {
     let config = Config::read(section)?;
     let ropes = Ropes::read(section, config.heads.head_dim)?;
-    let embed = w.embedding("embed_tokens", [config.vocab_size, config.hidden_size])?;
-    let layers = (0..)
-        .zip(&config.is_sliding)
-        .map(|(index, sliding)| {
-            Layer::load(&config, &ropes, *sliding, &w.at_index("layers", index))
-        })
-        .collect::<Result<_>>()?;
-    Ok(Box::new(Gemma3 {
-        embed_scale: rounded((config.hidden_size as f32).sqrt(), embed.dtype())?,
-        layers,
-        norm: w.centred_rms_norm("norm", config.hidden_size, config.rms_norm_eps)?,
-        head: outer.head("lm_head", &embed, config.tie_word_embeddings)?,
-        embed,
-        config,
-    }))
-}
-
-/// As the model was trained: the factor has the dtype of what it multiplies.
-fn rounded(factor: f32, dtype: Dtype) -> Result<f32> {
-    Ok(Array::scalar(f64::from(factor), dtype).cast(Dtype::F32).item()?)
+    let layer =
+        |index: usize, w: &Weights| Layer::load(&config, &ropes, config.is_sliding[index], w);
+    let decoder = Decoder::load(&config.frame, config.norm(w, "norm")?, w, outer, layer)?;
+    let decoder = decoder.with_scaled_embeddings((config.frame.hidden_size as f32).sqrt())?;
+    Ok(Box::new(decoder.with_softcap(config.final_logit_softcapping)))
 }
 
 impl Layer {
     fn load(config: &Config, ropes: &Ropes, sliding: bool, w: &Weights) -> Result<Layer> {
-        let norm = |name| w.centred_rms_norm(name, config.hidden_size, config.rms_norm_eps);
+        let norm = |name| config.norm(w, name);
+        let sizes = [config.frame.hidden_size, config.intermediate_size];
         Ok(Layer {
             input_norm: norm("input_layernorm")?,
             attention: Attention::load(config, ropes, sliding, &w.at("self_attn"))?,
             post_attention_norm: norm("post_attention_layernorm")?,
             pre_mlp_norm: norm("pre_feedforward_layernorm")?,
-            mlp: Mlp::load(config, &w.at("mlp"))?,
+            mlp: w.at("mlp").mlp(Gate::GeluTanh, sizes, false)?,
             post_mlp_norm: norm("post_feedforward_layernorm")?,
         })
+    }
+}
+
+impl decoder::Layer for Layer {
+    fn cache(&self) -> Cache {
+        let Attention { heads, window, .. } = &self.attention;
+        match window {
+            Some(window) => Cache::window(heads.key_value(), *window),
+            None => Cache::key_value(heads.key_value()),
+        }
     }
 
     fn forward(&self, x: &Array, batch: &Batch, cache: &mut Cache) -> Array {
@@ -197,17 +179,19 @@ impl Layer {
 
 impl Attention {
     fn load(config: &Config, ropes: &Ropes, sliding: bool, w: &Weights) -> Result<Attention> {
-        let (hidden, bias, heads) = (config.hidden_size, config.attention_bias, config.heads);
+        let Frame { hidden_size: hidden, rms_norm_eps: eps, .. } = config.frame;
+        let (bias, heads) = (config.attention_bias, config.heads);
         let (q, kv) = (heads.query_width(), heads.key_width());
         Ok(Attention {
             q: w.linear("q_proj", [q, hidden], bias)?,
             k: w.linear("k_proj", [kv, hidden], bias)?,
             v: w.linear("v_proj", [kv, hidden], bias)?,
-            q_norm: w.centred_rms_norm("q_norm", heads.head_dim, config.rms_norm_eps)?,
-            k_norm: w.centred_rms_norm("k_norm", heads.head_dim, config.rms_norm_eps)?,
+            q_norm: w.centred_rms_norm("q_norm", heads.head_dim, eps)?,
+            k_norm: w.centred_rms_norm("k_norm", heads.head_dim, eps)?,
             out: w.linear("o_proj", [hidden, q], bias)?,
             rope: if sliding { ropes.sliding.clone() } else { ropes.full.clone() },
             heads,
+            window: sliding.then_some(config.sliding_window as usize),
             scale: config.query_pre_attn_scalar.sqrt().recip(),
         })
     }
@@ -221,56 +205,5 @@ impl Attention {
         let k = self.rope.forward(&self.k_norm.forward(&k), batch);
         let out = attend(&q, &cache.append(batch, &k, &v), &AttentionOptions::causal(self.scale));
         self.out.forward(&batch.merge_heads(&out))
-    }
-}
-
-impl Mlp {
-    fn load(config: &Config, w: &Weights) -> Result<Mlp> {
-        let (hidden, wide) = (config.hidden_size, config.intermediate_size);
-        Ok(Mlp {
-            gate: w.linear("gate_proj", [wide, hidden], false)?,
-            up: w.linear("up_proj", [wide, hidden], false)?,
-            down: w.linear("down_proj", [hidden, wide], false)?,
-        })
-    }
-
-    fn forward(&self, x: &Array) -> Array {
-        let [gate, up] = Linear::together([&self.gate, &self.up], x);
-        self.down.forward(&geglu(&gate, &up))
-    }
-}
-
-impl Model for Gemma3 {
-    fn forward(&self, batch: &Batch, memory: &mut Memory) -> Array {
-        let mut x = mlx::fast::scaled(&self.embed.forward(&batch.tokens), self.embed_scale);
-        for (layer, cache) in self.layers.iter().zip(memory.step(batch)) {
-            x = layer.forward(&x, batch, cache);
-        }
-        self.norm.forward(&x)
-    }
-
-    fn logits(&self, hidden: &Array) -> Array {
-        let logits = self.head.forward(hidden);
-        match self.config.final_logit_softcapping {
-            Some(cap) => softcap(&logits, cap),
-            None => logits,
-        }
-    }
-
-    fn memory(&self) -> Memory {
-        let Config { heads, sliding_window, is_sliding, .. } = &self.config;
-        let cache = |sliding: &bool| match sliding {
-            true => Cache::window(heads.key_value(), *sliding_window as usize),
-            false => Cache::key_value(heads.key_value()),
-        };
-        Memory::new(self.embed.dtype(), is_sliding.iter().map(cache))
-    }
-
-    fn context_max(&self) -> usize {
-        self.config.max_position_embeddings as usize
-    }
-
-    fn vocabulary(&self) -> usize {
-        self.embed.rows() as usize
     }
 }

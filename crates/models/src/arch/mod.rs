@@ -1,5 +1,7 @@
-//! One file per architecture, named after the checkpoint's word. To add one: the file, its row here, its fixture.
+//! One file per architecture, named after the checkpoint's word: configuration, weights, what a layer computes. To add
+//! one: the file, its row here, its fixture. What stands around the layers is the same for all ([`decoder`]).
 
+mod decoder;
 mod gemma3;
 mod llama;
 mod qwen3;

@@ -8,33 +8,24 @@ use mlx::fast::{Gate, gated, gated_sum};
 use mlx::recurrent::{DeltaRule, Sequence, short_convolution};
 use mlx::{Array, Dtype};
 
-use super::qwen3::Mlp;
+use super::decoder::{self, Decoder, Frame, Usual};
+use super::qwen3_moe::{Mixture, MixtureConfig};
 use crate::batch::Batch;
-use crate::cache::{Cache, Memory, StateShape};
+use crate::cache::{Cache, StateShape};
 use crate::config::{Heads, Section};
 use crate::error::Result;
 use crate::model::Model;
-use crate::nn::{AttentionOptions, Embedding, Experts, Linear, RmsNorm, Rope, attend, choose};
+use crate::nn::{AttentionOptions, Linear, Mlp, RmsNorm, Rope, attend};
 use crate::weights::Weights;
 
 struct Config {
-    vocab_size: i32,
-    hidden_size: i32,
+    frame: Frame,
     intermediate_size: i32,
-    num_hidden_layers: i32,
     heads: Heads,
     linear: LinearHeads,
-    rms_norm_eps: f32,
-    max_position_embeddings: i32,
-    tie_word_embeddings: bool,
     is_linear: Vec<bool>,
-    num_experts: i32,
-    num_experts_per_tok: i32,
-    moe_intermediate_size: i32,
+    mixture: MixtureConfig,
     shared_expert_intermediate_size: i32,
-    norm_topk_prob: bool,
-    decoder_sparse_step: i32,
-    mlp_only_layers: Vec<i32>,
     /// Whether norms are stored with the 1 added.
     norms_are_whole: bool,
 }
@@ -47,14 +38,6 @@ struct LinearHeads {
     key_head_dim: i32,
     value_head_dim: i32,
     conv_kernel_dim: i32,
-}
-
-struct Qwen3Next {
-    embed: Embedding,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
-    head: Linear,
-    context_max: usize,
 }
 
 struct Layer {
@@ -98,14 +81,12 @@ struct Attention {
 
 enum Feed {
     Mlp(Box<Mlp>),
-    Mixture(Box<Mixture>),
+    Mixture(Box<SharedMixture>),
 }
 
-struct Mixture {
-    router: Linear,
-    experts: Experts,
-    each: i32,
-    normalised: bool,
+/// A mixture, and beside it a network that everybody takes, with a gate for each row.
+struct SharedMixture {
+    mixture: Mixture,
     shared: Mlp,
     shared_gate: Linear,
 }
@@ -118,53 +99,35 @@ impl Config {
                 config.error("attention_bias", "is set; this architecture is known without")
             );
         }
-        let num_hidden_layers = config.size("num_hidden_layers")?;
+        let frame = Frame::read(config, USUAL)?;
         let interval = config.size_or("full_attention_interval", 4)?;
         let kinds = config.layer_types(
-            num_hidden_layers,
+            frame.num_hidden_layers,
             ["full_attention", "linear_attention"],
             |index| usize::from((index + 1) % interval != 0),
         )?;
         let is_linear: Vec<bool> = kinds.iter().map(|kind| *kind == 1).collect();
-        let num_experts = config.size("num_experts")?;
-        let num_experts_per_tok = config.size("num_experts_per_tok")?;
-        if num_experts_per_tok > num_experts {
-            let reason = format!("is {num_experts_per_tok}, of {num_experts} experts");
-            return Err(config.error("num_experts_per_tok", reason));
-        }
         Ok(Config {
-            vocab_size: config.size("vocab_size")?,
-            hidden_size: config.size("hidden_size")?,
+            frame,
             intermediate_size: config.size("intermediate_size")?,
-            num_hidden_layers,
             heads: Heads::read(config)?,
             linear: LinearHeads::read(config)?,
-            rms_norm_eps: config.positive_or("rms_norm_eps", 1e-6)?,
-            max_position_embeddings: config.size_or("max_position_embeddings", 32_768)?,
-            tie_word_embeddings: config.flag("tie_word_embeddings", false)?,
             norms_are_whole: is_converted(&is_linear, weights),
             is_linear,
-            num_experts,
-            num_experts_per_tok,
-            moe_intermediate_size: config.size("moe_intermediate_size")?,
+            mixture: MixtureConfig::read(config, true)?,
             shared_expert_intermediate_size: config.size("shared_expert_intermediate_size")?,
-            norm_topk_prob: config.flag("norm_topk_prob", true)?,
-            decoder_sparse_step: config.size_or("decoder_sparse_step", 1)?,
-            mlp_only_layers: config.indices("mlp_only_layers")?,
         })
-    }
-
-    fn is_sparse(&self, layer: i32) -> bool {
-        !self.mlp_only_layers.contains(&layer) && (layer + 1) % self.decoder_sparse_step == 0
     }
 
     fn norm(&self, w: &Weights, name: &str, size: i32) -> Result<RmsNorm> {
         match self.norms_are_whole {
-            true => w.rms_norm(name, size, self.rms_norm_eps),
-            false => w.centred_rms_norm(name, size, self.rms_norm_eps),
+            true => w.rms_norm(name, size, self.frame.rms_norm_eps),
+            false => w.centred_rms_norm(name, size, self.frame.rms_norm_eps),
         }
     }
 }
+
+const USUAL: Usual = Usual { max_position_embeddings: 32_768, tie_word_embeddings: false };
 
 /// mlx-lm adds the 1 to norms when it converts a checkpoint, and nothing says so but the layout of the convolutions, whose
 /// last axis it moves: `[channels, taps, 1]`.
@@ -262,31 +225,23 @@ pub(super) fn load(section: &Section<'_>, weights: &Weights) -> Result<Box<dyn M
     let rope = Rope::read(section, config.heads.head_dim)?;
     weights.ignore("mtp");
     let w = weights.at("model");
-    let embed = w.embedding("embed_tokens", [config.vocab_size, config.hidden_size])?;
-    let layers = (0..config.num_hidden_layers)
-        .map(|index| Layer::load(&config, &rope, index, &w.at_index("layers", index)))
-        .collect::<Result<_>>()?;
-    Ok(Box::new(Qwen3Next {
-        layers,
-        norm: config.norm(&w, "norm", config.hidden_size)?,
-        head: weights.head("lm_head", &embed, config.tie_word_embeddings)?,
-        embed,
-        context_max: config.max_position_embeddings as usize,
-    }))
+    let norm = config.norm(&w, "norm", config.frame.hidden_size)?;
+    let layer = |index, w: &Weights| Layer::load(&config, &rope, index, w);
+    Ok(Box::new(Decoder::load(&config.frame, norm, &w, weights, layer)?))
 }
 
 impl Layer {
-    fn load(config: &Config, rope: &Rope, index: i32, w: &Weights) -> Result<Layer> {
-        let hidden = config.hidden_size;
-        let mixer = match config.is_linear[index as usize] {
+    fn load(config: &Config, rope: &Rope, index: usize, w: &Weights) -> Result<Layer> {
+        let hidden = config.frame.hidden_size;
+        let mixer = match config.is_linear[index] {
             true => Mixer::Linear(DeltaNet::load(config, &w.at("linear_attn"))?),
             false => Mixer::Full(Attention::load(config, rope, &w.at("self_attn"))?),
         };
-        let feed = match config.is_sparse(index) {
-            true => Feed::Mixture(Box::new(Mixture::load(config, &w.at("mlp"))?)),
+        let feed = match config.mixture.is_sparse(index) {
+            true => Feed::Mixture(Box::new(SharedMixture::load(config, &w.at("mlp"))?)),
             false => {
-                let mlp = Mlp::sized(hidden, config.intermediate_size, &w.at("mlp"))?;
-                Feed::Mlp(Box::new(mlp))
+                let sizes = [hidden, config.intermediate_size];
+                Feed::Mlp(Box::new(w.at("mlp").mlp(Gate::Silu, sizes, false)?))
             }
         };
         Ok(Layer {
@@ -295,6 +250,15 @@ impl Layer {
             feed_norm: config.norm(w, "post_attention_layernorm", hidden)?,
             feed,
         })
+    }
+}
+
+impl decoder::Layer for Layer {
+    fn cache(&self) -> Cache {
+        match &self.mixer {
+            Mixer::Linear(net) => Cache::recurrent(net.heads.state()),
+            Mixer::Full(attention) => Cache::key_value(attention.heads.key_value()),
+        }
     }
 
     fn forward(&self, x: &Array, batch: &Batch, cache: &mut Cache) -> Array {
@@ -313,7 +277,7 @@ impl Layer {
 
 impl DeltaNet {
     fn load(config: &Config, w: &Weights) -> Result<DeltaNet> {
-        let (hidden, heads) = (config.hidden_size, config.linear);
+        let (hidden, heads) = (config.frame.hidden_size, config.linear);
         let [qkv, z] = w.linears("in_proj_qkvz", hidden, heads.qkv_and_z())?;
         let [b, a] = w.linears("in_proj_ba", hidden, heads.b_and_a())?;
         let (channels, taps) = (heads.channels(), heads.conv_kernel_dim);
@@ -330,7 +294,7 @@ impl DeltaNet {
             conv,
             a_log: w.tensor("A_log", &[heads.num_value_heads])?,
             dt_bias: w.tensor("dt_bias", &[heads.num_value_heads])?,
-            norm: w.rms_norm("norm", heads.value_head_dim, config.rms_norm_eps)?,
+            norm: w.rms_norm("norm", heads.value_head_dim, config.frame.rms_norm_eps)?,
             out: w.linear("out_proj", [hidden, heads.values()], false)?,
             heads,
         })
@@ -377,7 +341,7 @@ impl DeltaNet {
 
 impl Attention {
     fn load(config: &Config, rope: &Rope, w: &Weights) -> Result<Attention> {
-        let (hidden, heads) = (config.hidden_size, config.heads);
+        let (hidden, heads) = (config.frame.hidden_size, config.heads);
         let (q, kv, dim) = (heads.query_width(), heads.key_width(), heads.head_dim);
         // Each head's query, then its gate.
         let part = |first: i32| {
@@ -411,53 +375,19 @@ impl Attention {
     }
 }
 
-impl Mixture {
-    fn load(config: &Config, w: &Weights) -> Result<Mixture> {
-        let (hidden, count) = (config.hidden_size, config.num_experts);
-        let shared = config.shared_expert_intermediate_size;
-        Ok(Mixture {
-            router: w.linear("gate", [count, hidden], false)?,
-            experts: w.experts(count, hidden, config.moe_intermediate_size)?,
-            each: config.num_experts_per_tok,
-            normalised: config.norm_topk_prob,
-            shared: Mlp::sized(hidden, shared, &w.at("shared_expert"))?,
+impl SharedMixture {
+    fn load(config: &Config, w: &Weights) -> Result<SharedMixture> {
+        let hidden = config.frame.hidden_size;
+        let sizes = [hidden, config.shared_expert_intermediate_size];
+        Ok(SharedMixture {
+            mixture: Mixture::load(&config.mixture, hidden, w)?,
+            shared: w.at("shared_expert").mlp(Gate::Silu, sizes, false)?,
             shared_gate: w.linear("shared_expert_gate", [1, hidden], false)?,
         })
     }
 
     fn forward(&self, x: &Array) -> Array {
-        let (chosen, weights) = choose(&self.router.forward(x), self.each, self.normalised);
-        let routed = self.experts.forward(x, &chosen, &weights);
+        let routed = self.mixture.forward(x);
         gated_sum(&routed, &self.shared_gate.forward(x), &self.shared.forward(x))
-    }
-}
-
-impl Model for Qwen3Next {
-    fn forward(&self, batch: &Batch, memory: &mut Memory) -> Array {
-        let mut x = self.embed.forward(&batch.tokens);
-        for (layer, cache) in self.layers.iter().zip(memory.step(batch)) {
-            x = layer.forward(&x, batch, cache);
-        }
-        self.norm.forward(&x)
-    }
-
-    fn logits(&self, hidden: &Array) -> Array {
-        self.head.forward(hidden)
-    }
-
-    fn memory(&self) -> Memory {
-        let cache = |layer: &Layer| match &layer.mixer {
-            Mixer::Linear(net) => Cache::recurrent(net.heads.state()),
-            Mixer::Full(attention) => Cache::key_value(attention.heads.key_value()),
-        };
-        Memory::new(self.embed.dtype(), self.layers.iter().map(cache))
-    }
-
-    fn context_max(&self) -> usize {
-        self.context_max
-    }
-
-    fn vocabulary(&self) -> usize {
-        self.embed.rows() as usize
     }
 }

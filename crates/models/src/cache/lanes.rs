@@ -9,7 +9,7 @@
 //!
 //! A block that exactly the appended slots hold is written in place. Behind all that was ever written nobody reads, so
 //! there it is safe even while a GPU still works on earlier steps; elsewhere (after a rewind) MLX decides, and copies
-//! what somebody may still read.
+//! what somebody may still read. How numbers are stored in it [`stored`](super::stored) knows.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -19,28 +19,29 @@ use mlx::Array;
 
 use crate::batch::{Batch, Segment, Shape};
 use crate::cache::layer::Kept;
+use crate::cache::stored::{Encoding, Stored};
 use crate::cache::{REWIND_TOKENS, Slot};
 
 /// Capacity grows in steps of this many positions: fewer would copy more often, more would waste memory; CUDA's fast
 /// attention asks for a multiple.
 const STEP_POSITIONS: usize = 256;
 
-/// Strides of a slice that leaves nothing out.
-const ONE: [i32; 4] = [1; 4];
-
 /// One layer's keys and values of all slots.
 pub(super) struct Lanes {
     window: Option<usize>,
     /// Of a page: blocks begin where pages do.
     page_tokens: usize,
+    encoding: Encoding,
     /// By slot; none before the first append.
     lanes: Vec<Option<Lane>>,
 }
 
-/// Of the last positions of a sequence, or of all.
+/// Of the last positions of a sequence, or of all; or of several in step.
 pub(crate) struct Past {
-    pub keys: Array,
-    pub values: Array,
+    /// A block's, which may go on behind `positions`.
+    keys: Stored,
+    values: Stored,
+    positions: i32,
 }
 
 pub(crate) struct Part {
@@ -62,8 +63,8 @@ struct Lane {
 }
 
 struct Block {
-    keys: Array,
-    values: Array,
+    keys: Stored,
+    values: Stored,
     /// The position that it begins with.
     start: usize,
     /// Behind this position nothing was written since the buffers came to be: nobody reads there.
@@ -71,8 +72,12 @@ struct Block {
 }
 
 impl Lanes {
-    pub fn new(window: Option<usize>, page_tokens: usize) -> Lanes {
-        Lanes { window, page_tokens, lanes: Vec::new() }
+    pub fn new(window: Option<usize>, page_tokens: usize, encoding: Encoding) -> Lanes {
+        Lanes { window, page_tokens, encoding, lanes: Vec::new() }
+    }
+
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     pub fn append(&mut self, batch: &Batch, keys: &Array, values: &Array) -> Kept {
@@ -93,12 +98,13 @@ impl Lanes {
     fn extend(&mut self, segments: &[Segment], keys: &Array, values: &Array) -> Past {
         let Segment { position, length, .. } = segments[0];
         let end = position + length;
+        let new = [keys, values].map(|x| self.encoding.encode(x));
         let block = match self.shared_by(segments) {
             Some(block) if block.borrow().capacity() >= end => block,
-            _ => self.gather(segments, position, end, keys, values),
+            _ => self.gather(segments, position, end, &new),
         };
         let mut block = block.borrow_mut();
-        block.write(position, end, keys, values);
+        block.write(position, end, &new);
         block.past(end)
     }
 
@@ -119,17 +125,15 @@ impl Lanes {
         segments: &[Segment],
         position: usize,
         end: usize,
-        keys: &Array,
-        values: &Array,
+        [keys, values]: &[Stored; 2],
     ) -> Rc<RefCell<Block>> {
         let start = self.start_of(segments, position);
         let room = (end - start).next_multiple_of(STEP_POSITIONS) - (position - start);
         let past = self.past_of(segments, start, position);
-        let (past_keys, past_values) =
-            past.map_or((None, None), |p| (Some(p.keys), Some(p.values)));
+        let past = past.as_ref().map_or([None; 2], |[keys, values]| [Some(keys), Some(values)]);
         let block = Block {
-            keys: with_room(past_keys, room as i32, keys),
-            values: with_room(past_values, room as i32, values),
+            keys: Stored::with_room(past[0], room as i32, keys),
+            values: Stored::with_room(past[1], room as i32, values),
             start,
             written: position,
         };
@@ -151,7 +155,7 @@ impl Lanes {
     }
 
     /// The keys and values of these slots from `start` to `position`, `[segments, …]`.
-    fn past_of(&self, segments: &[Segment], start: usize, position: usize) -> Option<Past> {
+    fn past_of(&self, segments: &[Segment], start: usize, position: usize) -> Option<[Stored; 2]> {
         if position == start {
             return None;
         }
@@ -159,12 +163,7 @@ impl Lanes {
             Some(lane) => lane.past(start, position),
             None => panic!("{:?} remembers tokens that this layer has not seen", segment.slot),
         });
-        let lanes: Vec<Past> = lanes.collect();
-        let joined = |of: fn(&Past) -> &Array| match &lanes[..] {
-            [lane] => of(lane).clone(),
-            lanes => mlx::concatenate(&lanes.iter().map(of).collect::<Vec<_>>(), 0),
-        };
-        Some(Past { keys: joined(|past| &past.keys), values: joined(|past| &past.values) })
+        Some(joined(&lanes.collect::<Vec<_>>(), 0))
     }
 
     pub fn close(&mut self, slot: Slot) {
@@ -189,32 +188,27 @@ impl Lanes {
         }
     }
 
-    /// Copies of a slot's keys and values at these positions, `[1, kv_heads, positions, head_dim]`; none where a window
-    /// has left them behind.
-    pub fn cut(&self, slot: Slot, start: usize, end: usize) -> Option<[Array; 2]> {
+    /// Copies of a slot's keys and values at these positions, `[1, kv_heads, positions, …]`; none where a window has left
+    /// them behind.
+    pub fn cut(&self, slot: Slot, start: usize, end: usize) -> Option<[Stored; 2]> {
         let lane = self.lane(slot).filter(|lane| lane.block.borrow().start <= start)?;
-        let Past { keys, values } = lane.past(start, end);
-        Some([keys.contiguous(), values.contiguous()])
+        Some(lane.past(start, end).map(|stored| stored.contiguous()))
     }
 
     /// A slot that begins with these pieces, which follow each other from position `start` to `length`.
-    pub fn join(&mut self, slot: Slot, start: usize, length: usize, pieces: &[[Array; 2]]) {
-        let Some([first_keys, first_values]) = pieces.first() else { return };
+    pub fn join(&mut self, slot: Slot, start: usize, length: usize, pieces: &[[Stored; 2]]) {
+        let Some(like) = pieces.first() else { return };
         let room = (length - start + 1).next_multiple_of(STEP_POSITIONS) - (length - start);
-        let whole = |of: usize, like: &Array| {
-            let pieces: Vec<&Array> = pieces.iter().map(|piece| &piece[of]).collect();
-            let all = mlx::concatenate(&pieces, 2).narrow(2, 0, (length - start) as i32);
-            with_room(Some(all), room as i32, like)
-        };
-        let (keys, values) = (whole(0, first_keys), whole(1, first_values));
-        let block = Block { keys, values, start, written: length };
+        let whole = joined(pieces, 2).map(|all| all.first((length - start) as i32));
+        let with_room = |of: usize| Stored::with_room(Some(&whole[of]), room as i32, &like[of]);
+        let block = Block { keys: with_room(0), values: with_room(1), start, written: length };
         *self.place(slot) = Some(Lane { block: Rc::new(RefCell::new(block)), index: 0 });
     }
 
     pub fn arrays(&self, slot: Slot) -> Vec<Array> {
         let Some(lane) = self.lane(slot) else { return Vec::new() };
         let block = lane.block.borrow();
-        vec![block.keys.clone(), block.values.clone()]
+        [block.keys.arrays(), block.values.arrays()].concat()
     }
 
     /// `seen` holds the addresses of blocks that were counted already.
@@ -238,43 +232,42 @@ impl Lanes {
 }
 
 impl Lane {
-    fn past(&self, start: usize, end: usize) -> Past {
+    fn past(&self, start: usize, end: usize) -> [Stored; 2] {
         let block = self.block.borrow();
-        let (from, to) = ((start - block.start) as i32, (end - block.start) as i32);
-        let of = |array: &Array| {
-            let [_, heads, _, width] = dims(array);
-            array.slice(&[self.index, 0, from, 0], &[self.index + 1, heads, to, width], &ONE)
-        };
-        Past { keys: of(&block.keys), values: of(&block.values) }
+        let positions = (start - block.start) as i32..(end - block.start) as i32;
+        [&block.keys, &block.values].map(|stored| stored.lane(self.index, positions.clone()))
     }
 }
 
 impl Block {
     fn capacity(&self) -> usize {
-        self.start + dims(&self.keys)[2] as usize
+        self.start + self.keys.positions() as usize
     }
 
-    fn write(&mut self, position: usize, end: usize, keys: &Array, values: &Array) {
+    fn write(&mut self, position: usize, end: usize, [keys, values]: &[Stored; 2]) {
         let unread = position >= self.written;
         self.written = end;
-        let (position, end) = ((position - self.start) as i32, (end - self.start) as i32);
-        for (whole, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
-            let [lanes, heads, _, width] = dims(whole);
-            let start = [0, 0, position, 0];
-            *whole = match unread && new.dtype() == whole.dtype() {
-                true => whole.write_unread(new, &start),
-                false => whole.slice_update(new, &start, &[lanes, heads, end, width], &ONE),
-            };
-        }
+        let position = (position - self.start) as i32;
+        self.keys.write(position, keys, unread);
+        self.values.write(position, values, unread);
     }
 
     fn past(&self, end: usize) -> Past {
-        let end = (end - self.start) as i32;
-        let of = |array: &Array| {
-            let [lanes, heads, _, width] = dims(array);
-            array.slice(&[0, 0, 0, 0], &[lanes, heads, end, width], &ONE)
-        };
-        Past { keys: of(&self.keys), values: of(&self.values) }
+        let (keys, values) = (self.keys.clone(), self.values.clone());
+        Past { keys, values, positions: (end - self.start) as i32 }
+    }
+}
+
+impl Past {
+    pub fn positions(&self) -> i32 {
+        self.positions
+    }
+
+    /// The last so many keys and values, `[lanes, kv_heads, count, dim]`. Made of the whole block, which MLX's attention
+    /// likes: a piece of memory in steps of 256 positions.
+    pub fn last(&self, count: i32) -> [Array; 2] {
+        [&self.keys, &self.values]
+            .map(|stored| stored.decoded().narrow(2, self.positions - count, self.positions))
     }
 }
 
@@ -283,7 +276,7 @@ impl Rows {
     pub fn of_heads(self, x: &Array) -> Array {
         let [_, heads, one, width] = dims(x);
         let end = self.start + self.length;
-        let rows = x.slice(&[self.start, 0, 0, 0], &[end, heads, one, width], &ONE);
+        let rows = x.slice(&[self.start, 0, 0, 0], &[end, heads, one, width], &[1; 4]);
         if self.length == 1 { rows } else { rows.swapaxes(0, 2) }
     }
 
@@ -293,17 +286,12 @@ impl Rows {
     }
 }
 
-/// `past` (if any) followed by `room` empty positions, in the shape and dtype of `new`.
-fn with_room(past: Option<Array>, room: i32, new: &Array) -> Array {
-    let [lanes, heads, _, width] = dims(new);
-    let length = past.as_ref().map_or(0, |past| dims(past)[2]);
-    let whole = mlx::unwritten(&[lanes, heads, length + room, width], new.dtype());
-    match past {
-        Some(past) => whole.write_unread(&past.cast(whole.dtype()), &[0; 4]),
-        None => whole,
-    }
+/// Keys with keys and values with values, along one axis.
+fn joined(pieces: &[[Stored; 2]], axis: i32) -> [Stored; 2] {
+    [0, 1]
+        .map(|of| Stored::joined(&pieces.iter().map(|piece| &piece[of]).collect::<Vec<_>>(), axis))
 }
 
 fn dims(array: &Array) -> [i32; 4] {
-    array.shape().try_into().expect("keys, values and heads have four dimensions")
+    array.shape().try_into().expect("heads have four dimensions")
 }

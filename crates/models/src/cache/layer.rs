@@ -6,9 +6,10 @@ use std::sync::Arc;
 use mlx::pages::{Place, Places, Receipts};
 use mlx::{Array, Dtype};
 
-use super::PAGE_TOKENS;
 use super::lanes::{Lanes, Past};
 use super::recurrent::{Recurrent, StateShape};
+use super::stored::Encoding;
+use super::{KvType, PAGE_TOKENS};
 use crate::batch::{Batch, Segment};
 
 /// Keys and values of one position.
@@ -87,7 +88,9 @@ impl Cache {
     }
 
     fn attention(shape: KvShape, window: Option<usize>) -> Cache {
-        let store = Store::Lanes(Lanes::new(window, PAGE_TOKENS));
+        // The memory that takes it decides where it is stored, and how.
+        let encoding = Encoding::new(&shape, Dtype::F32, KvType::Full);
+        let store = Store::Lanes(Lanes::new(window, PAGE_TOKENS, encoding));
         Cache { kind: Kind::KeyValue(KeyValue { shape, window, store }) }
     }
 
@@ -157,6 +160,12 @@ impl Cache {
         }
     }
 
+    /// Of so many positions, where they lie in lanes.
+    pub(super) fn lane_bytes(&self, positions: usize) -> Option<usize> {
+        let shape = &self.as_key_value()?.shape;
+        Some(self.lanes()?.encoding().bytes(shape, positions))
+    }
+
     pub(super) fn key_value_mut(&mut self) -> Option<&mut KeyValue> {
         match &mut self.kind {
             Kind::KeyValue(key_value) => Some(key_value),
@@ -170,9 +179,4 @@ impl Cache {
             Kind::Recurrent(_) => None,
         }
     }
-}
-
-/// Bytes of keys and values of so many positions, as they are computed.
-pub(super) fn bytes(shape: &KvShape, positions: usize, dtype: Dtype) -> usize {
-    (shape.heads * (shape.key_dim + shape.value_dim)) as usize * positions * dtype.size()
 }

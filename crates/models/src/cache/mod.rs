@@ -13,6 +13,7 @@
 mod lanes;
 mod layer;
 mod recurrent;
+mod stored;
 mod table;
 mod travel;
 
@@ -26,11 +27,13 @@ use mlx::{Array, Dtype};
 use crate::batch::{Batch, Segment};
 
 use lanes::Lanes;
+pub(crate) use lanes::Past;
 pub(crate) use layer::Kept;
 pub use layer::{Cache, History, KvShape};
 use layer::{KeyValue, Pages, Store};
 use recurrent::Shared;
 pub use recurrent::StateShape;
+use stored::{Encoding, Stored};
 use table::{Parts, Table};
 
 /// More sequences at once than any scheduler admits; a slot costs some bytes per layer while it is empty.
@@ -50,15 +53,15 @@ pub struct Slot(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Page(u32);
 
-/// How keys and values are stored. Where they cannot be (a GPU; heads that are no multiple of 32), they are `Full`.
+/// How keys and values are stored. Heads that are no multiple of 32 are always `Full`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KvType {
     /// As they are computed.
     #[default]
     Full,
-    /// 8 bits, and a scale for each 32.
+    /// 8 bits, and a scale for each 32 (in lanes a bias too).
     Q8,
-    /// 4 bits, and a scale for each 32.
+    /// 4 bits, likewise.
     Q4,
 }
 
@@ -73,6 +76,7 @@ pub struct Memory {
     layers: Vec<Cache>,
     /// Of keys and values as they are computed.
     dtype: Dtype,
+    /// As asked for.
     kv_type: KvType,
     table: Table<Part>,
     /// Where keys and values lie in pages.
@@ -90,8 +94,8 @@ struct Layouts {
 #[derive(Clone)]
 enum Part {
     Block(Block),
-    /// Keys and values of each layer, `[1, kv_heads, positions, head_dim]`.
-    Arrays(Rc<[[Array; 2]]>),
+    /// Keys and values of each layer, of one lane.
+    Lanes(Rc<[[Stored; 2]]>),
 }
 
 impl KvType {
@@ -147,7 +151,10 @@ impl Memory {
         for key_value in self.layers.iter_mut().filter_map(Cache::key_value_mut) {
             let KeyValue { shape, window, store } = key_value;
             *store = match paged {
-                false => Store::Lanes(Lanes::new(*window, tokens)),
+                false => {
+                    let encoding = Encoding::new(shape, dtype, kv_type);
+                    Store::Lanes(Lanes::new(*window, tokens, encoding))
+                }
                 true => {
                     let end = if window.is_some() { &mut window_bytes } else { &mut whole_bytes };
                     let place =
@@ -165,8 +172,14 @@ impl Memory {
         self.pages.is_some()
     }
 
+    /// What keys and values are stored as: `Full` if all layers have heads that cannot be stored otherwise.
     pub fn kv_type(&self) -> KvType {
-        if self.is_paged() { self.kv_type } else { KvType::Full }
+        let is_full = |key_value: &KeyValue| match &key_value.store {
+            Store::Lanes(lanes) => lanes.encoding().is_full(),
+            Store::Pages(Pages { place, .. }) => matches!(place.layout.number, Number::Float(_)),
+        };
+        let full = self.layers.iter().filter_map(Cache::as_key_value).all(is_full);
+        if full { KvType::Full } else { self.kv_type }
     }
 
     pub fn page_tokens(&self) -> usize {
@@ -178,8 +191,7 @@ impl Memory {
         match &self.pages {
             Some(pages) => pages.whole_bytes + pages.window_bytes,
             None => {
-                let layers = self.layers.iter().filter_map(Cache::as_key_value);
-                layers.map(|kv| layer::bytes(&kv.shape, self.table.tokens, self.dtype)).sum()
+                self.layers.iter().filter_map(|layer| layer.lane_bytes(self.table.tokens)).sum()
             }
         }
     }
@@ -447,8 +459,9 @@ impl Memory {
         if entry.whole.is_none() && entry.window.is_none() {
             let (whole, window) = self.cut(page);
             // Else the lanes that it is cut from would live as long as the page; a failure comes with the next reading.
-            let arrays = [&whole, &window].into_iter().flatten().filter_map(Part::arrays);
-            let _ = mlx::async_eval(&arrays.flat_map(|a| a.iter().flatten()).collect::<Vec<_>>());
+            let parts = [&whole, &window].into_iter().flatten().filter_map(Part::lanes);
+            let stored = parts.flat_map(|layers| layers.iter().flatten());
+            let _ = mlx::async_eval(&stored.flat_map(Stored::arrays).collect::<Vec<_>>());
             let entry = self.table.entry_mut(page);
             (entry.whole, entry.window) = (whole, window);
         }
@@ -469,7 +482,7 @@ impl Memory {
                     Store::Pages(_) => None,
                 })
                 .collect();
-            pieces.filter(|pieces| !pieces.is_empty()).map(Part::Arrays)
+            pieces.filter(|pieces| !pieces.is_empty()).map(Part::Lanes)
         };
         let has_window = self.table.entry(page).has_window();
         (of(false), if has_window { of(true) } else { None })
@@ -490,7 +503,7 @@ impl Memory {
             };
             let pieces = entries[first..].iter().filter_map(|entry| {
                 let part = if key_value.window.is_some() { &entry.window } else { &entry.whole };
-                Some(part.as_ref()?.arrays()?[*next].clone())
+                Some(part.as_ref()?.lanes()?[*next].clone())
             });
             lanes.join(slot, first * tokens, length, &pieces.collect::<Vec<_>>());
             *next += 1;
@@ -514,13 +527,13 @@ impl Part {
     fn block(&self) -> Option<&Block> {
         match self {
             Part::Block(block) => Some(block),
-            Part::Arrays(_) => None,
+            Part::Lanes(_) => None,
         }
     }
 
-    fn arrays(&self) -> Option<&Rc<[[Array; 2]]>> {
+    fn lanes(&self) -> Option<&Rc<[[Stored; 2]]>> {
         match self {
-            Part::Arrays(arrays) => Some(arrays),
+            Part::Lanes(layers) => Some(layers),
             Part::Block(_) => None,
         }
     }
@@ -528,7 +541,7 @@ impl Part {
     fn bytes(&self) -> usize {
         match self {
             Part::Block(block) => block.bytes(),
-            Part::Arrays(arrays) => arrays.iter().flatten().map(Array::nbytes).sum(),
+            Part::Lanes(layers) => layers.iter().flatten().map(Stored::nbytes).sum(),
         }
     }
 }

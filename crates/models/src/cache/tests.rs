@@ -371,15 +371,47 @@ fn a_page_that_nobody_has_cannot_be_held() {
 #[test]
 fn pages_of_fewer_bits_are_smaller_where_heads_are_whole_groups() {
     open_mlx();
-    let bytes = |width: i32, name: &str| {
-        let cache = Cache::key_value(KvShape::new(2, width));
-        let memory = Memory::new(Dtype::Bf16, [cache]);
-        memory.with_kv_type(KvType::from_name(name).unwrap()).page_bytes()
+    let check = |in_lanes: bool| {
+        let memory = |width: i32, name: &str| {
+            let cache = Cache::key_value(KvShape::new(2, width));
+            let memory = Memory::new(Dtype::Bf16, [cache]);
+            let memory = memory.with_kv_type(KvType::from_name(name).unwrap());
+            if in_lanes { memory.in_lanes() } else { memory }
+        };
+        let bytes = |width: i32, name: &str| memory(width, name).page_bytes();
+        let numbers = PAGE_TOKENS * 2 * 64 * 2;
+        assert_eq!(bytes(64, "f16"), numbers * 2);
+        assert_eq!(bytes(64, "q8_0"), numbers + numbers / 32 * 4);
+        assert_eq!(bytes(64, "q4_0"), numbers / 2 + numbers / 32 * 4);
+        assert_eq!(bytes(40, "q4_0"), bytes(40, "bf16"), "heads of 40");
+        assert_eq!(memory(64, "q8_0").kv_type(), KvType::Q8);
+        assert_eq!(memory(64, "bf16").kv_type(), KvType::Full);
+        assert_eq!(memory(40, "q8_0").kv_type(), KvType::Full, "heads of 40");
     };
-    let numbers = PAGE_TOKENS * 2 * 64 * 2;
-    assert_eq!(bytes(64, "f16"), numbers * 2);
-    assert_eq!(bytes(64, "q8_0"), numbers + numbers / 32 * 4);
-    assert_eq!(bytes(64, "q4_0"), numbers / 2 + numbers / 32 * 4);
-    assert_eq!(bytes(40, "q4_0"), bytes(40, "bf16"), "heads of 40");
+    check(false);
+    check(true);
     assert_eq!(KvType::from_name("q5_1"), None);
+}
+
+/// Lanes hold what pages of them say, and give it up with the last who has it.
+#[test]
+fn lanes_in_fewer_bits_are_as_large_as_they_say() {
+    open_mlx();
+    for (name, row) in [("bf16", 128), ("q8_0", 72), ("q4_0", 40)] {
+        let cache = Cache::key_value(KvShape::new(2, 64));
+        let memory = Memory::new(Dtype::Bf16, [cache]);
+        let mut memory = memory.with_kv_type(KvType::from_name(name).unwrap()).in_lanes();
+        let slot = memory.open();
+        let batch = Batch::new(mlx::zeros(&[70], Dtype::U32), &[(slot, 70)], &memory);
+        let x = batch.split_heads(&mlx::ones(&[70, 128], Dtype::Bf16), 2);
+        drop(memory.step(&batch).next().unwrap().append(&batch, &x, &x));
+        assert_eq!(memory.bytes(), 256 * 4 * row, "{name}: 256 positions of 2 keys and 2 values");
+        let first = memory.pages(slot)[0];
+        memory.hold(first);
+        memory.close(slot);
+        assert_eq!(memory.bytes(), memory.page_bytes(), "{name}");
+        assert_eq!(memory.page_bytes(), 64 * 4 * row, "{name}");
+        memory.release(first);
+        assert_eq!(memory.bytes(), 0, "{name}");
+    }
 }

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use mlx::pages::Block;
 use mlx::{Array, Dtype};
 
+use super::lanes::Lanes;
+use super::layer::{KeyValue, KvShape};
 use super::{Cache, Layouts, Memory, Page, Part, State};
 use crate::error::{Error, Result};
 
@@ -80,24 +82,27 @@ impl Memory {
         match &self.pages {
             Some(Layouts { whole_bytes, window_bytes, .. }) => [*whole_bytes, *window_bytes],
             None => [false, true].map(|windowed| {
-                let layers = self.layers.iter().filter_map(Cache::as_key_value);
-                let layers = layers.filter(|kv| kv.window.is_some() == windowed);
-                layers.map(|kv| super::layer::bytes(&kv.shape, self.table.tokens, self.dtype)).sum()
+                let layers = self.layers_with(windowed);
+                layers.map(|(kv, lanes)| lanes.encoding().bytes(&kv.shape, self.table.tokens)).sum()
             }),
         }
+    }
+
+    /// The layers in lanes with a window, or those without.
+    fn layers_with(&self, windowed: bool) -> impl Iterator<Item = (&KeyValue, &Lanes)> {
+        let layers =
+            self.layers.iter().filter_map(|cache| Some((cache.as_key_value()?, cache.lanes()?)));
+        layers.filter(move |(kv, _)| kv.window.is_some() == windowed)
     }
 
     fn bytes_of(&self, part: &Part) -> Result<Vec<u8>> {
         match (part, &self.pages) {
             (Part::Block(block), Some(pages)) => Ok(pages.receipts.read(block)?),
             (Part::Block(_), None) => panic!("a block without pages"),
-            (Part::Arrays(arrays), _) => {
-                let tokens = self.table.tokens as i32;
+            (Part::Lanes(layers), _) => {
                 let mut bytes = Vec::new();
-                for array in arrays.iter().flatten() {
-                    let room = tokens - array.dim(2);
-                    let array = array.pad(&[2], &[0], &[room], 0.0, mlx::Pad::Constant);
-                    bytes.extend(array.cast(self.dtype).to_bytes()?);
+                for stored in layers.iter().flatten() {
+                    bytes.extend(stored.to_bytes(self.table.tokens)?);
                 }
                 Ok(bytes)
             }
@@ -112,23 +117,12 @@ impl Memory {
         if self.is_paged() {
             return Some(Part::Block(Block::of(bytes)));
         }
-        let mut rest = bytes;
-        let mut array = |heads: i32, dim: i32| {
-            let shape = [1, heads, self.table.tokens as i32, dim];
-            let size = shape.iter().product::<i32>() as usize * self.dtype.size();
-            let (own, after) = rest.split_at(size);
-            rest = after;
-            Array::from_bytes(own, &shape, self.dtype)
+        let (mut rest, tokens) = (bytes, self.table.tokens);
+        let layer = |(kv, lanes): (&KeyValue, &Lanes)| {
+            let KvShape { heads, key_dim, value_dim } = kv.shape;
+            [key_dim, value_dim].map(|dim| lanes.encoding().take(&mut rest, heads, dim, tokens))
         };
-        let layers = self.layers.iter().filter_map(Cache::as_key_value);
-        let arrays: Rc<[[Array; 2]]> = layers
-            .filter(|kv| kv.window.is_some() == windowed)
-            .map(|kv| {
-                let keys = array(kv.shape.heads, kv.shape.key_dim);
-                [keys, array(kv.shape.heads, kv.shape.value_dim)]
-            })
-            .collect();
-        Some(Part::Arrays(arrays))
+        Some(Part::Lanes(self.layers_with(windowed).map(layer).collect()))
     }
 }
 

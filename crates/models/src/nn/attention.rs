@@ -2,7 +2,7 @@
 
 use mlx::{Array, Dtype};
 
-use crate::cache::{History, Kept};
+use crate::cache::{History, Kept, Past};
 
 /// Which keys a query sees, as far as its cache remembers them: where that has a window, no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,13 +40,13 @@ pub fn attend(queries: &Array, history: &History, options: &AttentionOptions<'_>
             let options = mlx::pages::Options { scale, causal, window, softcap, sinks };
             receipts.attend(places, *place, queries, &options)
         }
-        Kept::Together(past) => product(queries, &past.keys, &past.values, window, options),
+        Kept::Together(past) => product(queries, past, window, options),
         Kept::Apart(parts) => {
             let outs: Vec<Array> = parts
                 .iter()
                 .map(|part| {
-                    let (queries, past) = (part.rows.of_heads(queries), &part.past);
-                    let out = product(&queries, &past.keys, &past.values, window, options);
+                    let queries = part.rows.of_heads(queries);
+                    let out = product(&queries, &part.past, window, options);
                     part.rows.to_heads(&out)
                 })
                 .collect();
@@ -58,24 +58,20 @@ pub fn attend(queries: &Array, history: &History, options: &AttentionOptions<'_>
 /// The queries are the last positions of the keys.
 fn product(
     queries: &Array,
-    keys: &Array,
-    values: &Array,
+    past: &Past,
     window: Option<usize>,
     options: &AttentionOptions<'_>,
 ) -> Array {
-    let (length, positions) = (queries.dim(2), keys.dim(2));
-    let narrow = window.is_some_and(|window| positions as usize > window);
-    // A single query is the last one: it sees every key, and kernels without a mask are faster.
-    if length == 1 && narrow {
-        let first = positions - window.map_or(positions, |window| window as i32);
-        let seen = |x: &Array| x.narrow(2, first, positions);
-        return product(queries, &seen(keys), &seen(values), None, options);
-    }
-    let causal = options.mask == Mask::Causal && length > 1;
-    let mask = match narrow {
-        true => Some(window_mask(length, positions, window, causal)),
-        false => None,
+    let (length, positions) = (queries.dim(2), past.positions());
+    let narrow = window.filter(|window| positions as usize > *window);
+    // A single query is the last one: it sees every key of its window, and kernels without a mask are faster.
+    let (positions, narrow) = match narrow {
+        Some(window) if length == 1 => (window as i32, None),
+        narrow => (positions, narrow),
     };
+    let [keys, values] = &past.last(positions);
+    let causal = options.mask == Mask::Causal && length > 1;
+    let mask = narrow.map(|window| window_mask(length, positions, Some(window), causal));
     if let Some(cap) = options.softcap {
         let mask = mask.or_else(|| causal.then(|| window_mask(length, positions, None, true)));
         return capped(queries, keys, values, cap, mask.as_ref(), options);

@@ -5,6 +5,7 @@ mod attention;
 mod embedding;
 mod experts;
 mod linear;
+mod mlp;
 mod norm;
 mod rope;
 
@@ -15,17 +16,13 @@ pub use attention::{AttentionOptions, Mask, attend};
 pub use embedding::Embedding;
 pub use experts::{Experts, GateUp, Stack, choices_of, choose, with_choices};
 pub use linear::{Linear, Quantised, Scheme};
+pub use mlp::Mlp;
 pub use norm::RmsNorm;
 pub use rope::Rope;
 
 /// The gate of SwiGLU, arXiv:2002.05202: silu(gate) × up.
 pub fn swiglu(gate: &Array, up: &Array) -> Array {
     mlx::fast::gated(Gate::Silu, gate, up)
-}
-
-/// The gate of GEGLU, arXiv:2002.05202: gelu(gate) × up, gelu in the form with tanh.
-pub fn geglu(gate: &Array, up: &Array) -> Array {
-    mlx::fast::gated(Gate::GeluTanh, gate, up)
 }
 
 /// cap × tanh(x / cap): x within ±cap.

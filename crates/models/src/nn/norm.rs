@@ -24,13 +24,12 @@ impl RmsNorm {
         &self.weight
     }
 
-    /// What it makes of rows in `x`: where its weight is of another dtype, f32.
+    /// What it makes of rows in `x`: where its weight was stored in another dtype, f32.
     pub fn dtype(&self, x: Dtype) -> Dtype {
-        if self.weight.dtype() == x { x } else { Dtype::F32 }
+        if self.stored == x { x } else { Dtype::F32 }
     }
 
     pub fn forward(&self, x: &Array) -> Array {
-        let dtype = if x.dtype() == self.stored { self.stored } else { Dtype::F32 };
-        mlx::fast::rms_norm_in(x, Some(&self.weight), self.eps, dtype)
+        mlx::fast::rms_norm_in(x, Some(&self.weight), self.eps, self.dtype(x.dtype()))
     }
 }

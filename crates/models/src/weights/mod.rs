@@ -12,12 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use mlx::fast::Gate;
 use mlx::safetensors::SafeTensors;
 use mlx::{Array, Dtype};
 
 use crate::config::Section;
 use crate::error::{Error, Result};
-use crate::nn::{Embedding, Linear, RmsNorm};
+use crate::nn::{Embedding, Linear, Mlp, RmsNorm};
 
 use quantised::Declarations;
 
@@ -211,6 +212,13 @@ impl Weights {
             return Ok(embedding.as_linear());
         }
         self.linear(name, [embedding.rows(), embedding.width()], false)
+    }
+
+    /// The network whose projections lie where the cursor stands, from `hidden` over `wide` and back.
+    pub fn mlp(&self, f: Gate, [hidden, wide]: [i32; 2], bias: bool) -> Result<Mlp> {
+        let gate = self.linear("gate_proj", [wide, hidden], bias)?;
+        let up = self.linear("up_proj", [wide, hidden], bias)?;
+        Ok(Mlp::new(f, [gate, up, self.linear("down_proj", [hidden, wide], bias)?]))
     }
 
     pub fn rms_norm(&self, name: &str, size: i32, eps: f32) -> Result<RmsNorm> {

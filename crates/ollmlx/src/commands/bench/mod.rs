@@ -6,7 +6,7 @@
 mod bandwidth;
 mod parts;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -99,16 +99,7 @@ fn files(model: &str) -> anyhow::Result<ModelFiles> {
             .hint("name a directory with config.json, tokenizer.json and safetensors files")
             .into());
     }
-    let mut files = ModelFiles { name: model.to_owned(), ..ModelFiles::default() };
-    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read `{model}`"))? {
-        let path: PathBuf = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match name.ends_with(".safetensors") {
-            true => files.tensors.push(path),
-            false => drop(files.files.insert(name, path)),
-        }
-    }
-    Ok(files)
+    ModelFiles::of_folder(model, folder).with_context(|| format!("cannot read `{model}`"))
 }
 
 struct Figures {

@@ -74,12 +74,9 @@ fn check(check: mlx::Check) -> Check {
     Check { name: check.name.to_owned(), took_micros, fault: check.fault }
 }
 
-/// Some messages carry their hint on a line of its own.
 fn split_hint(text: &str) -> (String, Option<String>) {
-    match text.split_once("\nhint: ") {
-        Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
-        None => (text.to_owned(), None),
-    }
+    let (message, hint) = mlx::split_hint(text);
+    (message.to_owned(), hint.map(str::to_owned))
 }
 
 pub fn findings() -> Vec<Finding> {
