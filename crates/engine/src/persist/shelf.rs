@@ -6,6 +6,7 @@
 //! the tree gives it up; nothing here fails a request.
 
 use std::collections::VecDeque;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use protocol::RequestId;
@@ -19,6 +20,10 @@ const WAITING_MAX: usize = 64;
 
 /// While replies run, reading in a prompt's beginning takes no longer than this at a time. Price: so long a pause.
 const READING_TIME: Duration = Duration::from_millis(100);
+
+/// Pages that are read and checked by a thread beside this one, which puts them where they belong meanwhile. Price: so many
+/// pages of memory.
+const AHEAD_PAGES: usize = 2;
 
 /// Pages written at once when nothing else is to be done, and between how many steps one is when something is.
 const IDLE_PAGES: usize = 4;
@@ -79,23 +84,40 @@ impl Shelf {
         // The last token is always computed.
         let chains = self.chains(&prompt[..prompt.len().saturating_sub(1)]);
         let mut nodes = tree.whole(&prompt[..chains.len() * self.page_tokens]);
-        let next = |nodes: &[NodeId]| chains.get(nodes.len()).copied();
-        if next(&nodes).is_none_or(|page| !self.disk.is_readable(page)) {
+        let wanted = chains[nodes.len()..].iter().take_while(|page| self.disk.is_readable(**page));
+        let wanted: Vec<Chain> = wanted.copied().collect();
+        if wanted.is_empty() {
             return Brought::All;
         }
         let start = Instant::now();
-        let mut brought = Brought::All;
+        let in_time = || !is_busy || start.elapsed() < READING_TIME;
         let mut pages = Vec::new();
-        while let Some(page) = next(&nodes).filter(|page| self.disk.is_readable(*page)) {
-            if is_busy && start.elapsed() >= READING_TIME {
-                brought = Brought::Some;
-                break;
+        let mut brought = Brought::All;
+        std::thread::scope(|scope| {
+            let (sender, records) = sync_channel(AHEAD_PAGES);
+            let reader = scope.spawn(|| {
+                let sender = sender;
+                for page in &wanted {
+                    if !in_time() {
+                        return Brought::Some;
+                    }
+                    let Some(record) = self.disk.read(*page) else { break };
+                    if sender.send(record).is_err() {
+                        break;
+                    }
+                }
+                Brought::All
+            });
+            for record in records {
+                let end = (nodes.len() + 1) * self.page_tokens;
+                let Some(node) = self.place(record, &nodes, &prompt[..end], tree, executor) else {
+                    return;
+                };
+                pages.push(node);
+                nodes.push(node);
             }
-            let end = (nodes.len() + 1) * self.page_tokens;
-            let Some(node) = self.read(page, &nodes, &prompt[..end], tree, executor) else { break };
-            pages.push(node);
-            nodes.push(node);
-        }
+            brought = reader.join().unwrap_or(Brought::All);
+        });
         tracing::debug!(pages = pages.len(), time = ?start.elapsed(), "pages read from disk");
         match self.reading.iter_mut().find(|reading| reading.id == id) {
             Some(reading) => reading.nodes.extend(pages),
@@ -116,15 +138,14 @@ impl Shelf {
     }
 
     /// One page into the tree, in use.
-    fn read<E: Executor>(
+    fn place<E: Executor>(
         &self,
-        page: Chain,
+        record: Record,
         nodes: &[NodeId],
         tokens: &[u32],
         tree: &mut Tree<E::Page, E::State>,
         executor: &mut E,
     ) -> Option<NodeId> {
-        let record = self.disk.read(page)?;
         while (executor.pages_in_use() + 1) * executor.page_bytes()
             + (tree.states() + 1) * executor.state_bytes()
             > executor.budget()
