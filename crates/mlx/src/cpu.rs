@@ -21,7 +21,7 @@ pub(crate) mod tape;
 mod values;
 
 pub use parts::Part;
-pub use products::{with_portable_products, with_products_of_mlx};
+pub use products::with_portable_products;
 
 use program::Reach;
 
@@ -37,6 +37,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The number of threads the kernels use from now on; false when they run with another already.
 pub fn set_threads(threads: usize) -> bool {
     kernels::pool::set_threads(threads)
+}
+
+thread_local! {
+    static MLX_ALONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Leaves what is asked for in `f` to MLX's own operations: for measuring what our kernels are worth, and for tests of the
+/// way that devices without them go.
+pub fn with_mlx_alone<T>(f: impl FnOnce() -> T) -> T {
+    products::with(&MLX_ALONE, f)
+}
+
+/// Whether our kernels compute what this thread asks for.
+pub(crate) fn kernels_compute() -> bool {
+    crate::device() == Device::Cpu && !MLX_ALONE.get()
 }
 
 /// Arithmetic on host memory. The value carries the parameters; it is dropped when the node is done, on any thread.

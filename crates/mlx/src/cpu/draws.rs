@@ -3,15 +3,15 @@
 use kernels::{Cpu, Drawn, Rows};
 
 use super::values::{Values, is_float};
-use super::{Input, Kernel, Output, Start, call};
+use super::{Input, Kernel, Output, Start, call, kernels_compute};
 use crate::ops::{Draw, Draws, Logprobs};
-use crate::{Array, Device, Dtype, device};
+use crate::{Array, Dtype};
 
 #[track_caller]
 pub(crate) fn draw(logits: &Array, draws: &[Draw]) -> Option<Draws> {
     let &[rows, columns] = logits.shape() else { return None };
     let fits = draws.iter().all(|draw| draw.row < rows as usize);
-    if device() != Device::Cpu || !is_float(logits) || columns == 0 || draws.is_empty() || !fits {
+    if !kernels_compute() || !is_float(logits) || columns == 0 || draws.is_empty() || !fits {
         return None;
     }
     let count = draws.len() as i32;

@@ -5,9 +5,9 @@ use kernels::{Activation, Choices, Gate, GateUp, Routing, Rows, RowsMut, Score};
 use super::products::{Held, Shape, cpu, forced, parts};
 use super::rows::{are_ids, ids};
 use super::values::{Values, floats_mut, is_float};
-use super::{Input, Kernel, Output, Part, Start, call};
+use super::{Input, Kernel, Output, Part, Start, call, kernels_compute};
 use crate::ops::{Experts, Stack};
-use crate::{Array, Device, Dtype, device};
+use crate::{Array, Dtype};
 
 /// Our kernels keep scores of so many on the stack.
 const EXPERTS_MAX: i32 = 1024;
@@ -17,7 +17,7 @@ pub(crate) fn route(logits: &Array, routing: crate::Routing) -> Option<(Array, A
     let &[rows, count] = logits.shape() else { return None };
     let each = routing.each;
     let fits = (1..=count).contains(&each) && count <= EXPERTS_MAX;
-    if device() != Device::Cpu || !is_float(logits) || !fits {
+    if !kernels_compute() || !is_float(logits) || !fits {
         return None;
     }
     let shape = [rows, each];
@@ -62,7 +62,7 @@ pub(crate) fn experts(
 ) -> Option<Array> {
     let (&[rows, hidden], &[_, each]) = (x.shape(), chosen.shape()) else { return None };
     let matching = chosen.shape() == [rows, each] && weights.shape() == chosen.shape();
-    if device() != Device::Cpu || !is_float(x) || !is_float(weights) || !are_ids(chosen) {
+    if !kernels_compute() || !is_float(x) || !is_float(weights) || !are_ids(chosen) {
         return None;
     }
     let count = usize::try_from(experts.count).ok().filter(|count| *count > 0 && matching)?;

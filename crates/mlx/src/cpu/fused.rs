@@ -11,12 +11,12 @@ use kernels::{
 };
 
 use super::values::{Values, View, in_order, is_float, part_mut, promoted};
-use super::{Input, Kernel, Output, Part, Start, call};
+use super::{Input, Kernel, Output, Part, Start, call, kernels_compute};
 use crate::fast::{Angles, Mask, Rope};
-use crate::{Array, Device, Dtype, device};
+use crate::{Array, Dtype};
 
 fn ours(arrays: &[&Array]) -> bool {
-    device() == Device::Cpu
+    kernels_compute()
         && arrays.iter().all(|array| is_float(array) && array.ndim() > 0 && array.size() > 0)
 }
 

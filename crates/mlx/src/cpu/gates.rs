@@ -4,9 +4,9 @@
 use kernels::{Activation, Cpu, Gate, Rows, RowsMut};
 
 use super::values::{Values, View, floats_mut, is_float};
-use super::{Input, Kernel, Output, Start, call};
+use super::{Input, Kernel, Output, Start, call, kernels_compute};
+use crate::Array;
 use crate::fast::Gate as Asked;
-use crate::{Array, Device, device};
 
 /// f(gate) × x.
 #[track_caller]
@@ -100,7 +100,7 @@ impl Kernel for Mapped {
 #[track_caller]
 fn element_wise(kernel: impl Kernel, inputs: &[&Array]) -> Option<Array> {
     let takes = |array: &&Array| is_float(array) && array.ndim() > 0 && array.size() > 0;
-    if device() != Device::Cpu || !inputs.iter().all(takes) {
+    if !kernels_compute() || !inputs.iter().all(takes) {
         return None;
     }
     let start = Start::Fresh { shape: inputs[0].shape(), dtype: inputs[0].dtype() };

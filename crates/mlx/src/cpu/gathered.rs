@@ -6,8 +6,8 @@ use kernels::{Gather, Rows, RowsMut};
 use super::products::{Held, Shape, cpu, forced, parts};
 use super::rows::{are_ids, ids};
 use super::values::{Values, floats_mut, is_float, promoted};
-use super::{Input, Kernel, Output, Part, Start, call};
-use crate::{Array, Device, Dtype, Quantized, device};
+use super::{Input, Kernel, Output, Part, Start, call, kernels_compute};
+use crate::{Array, Dtype, Quantized};
 
 /// x · b[which] for `b` of `[matrices, in, out]`.
 #[track_caller]
@@ -61,7 +61,7 @@ impl Plan {
             return None;
         };
         let fits = width == columns && is_float(x) && x.size() > 0 && count > 0 && outputs > 0;
-        if device() != Device::Cpu || !fits || !are_ids(which) {
+        if !kernels_compute() || !fits || !are_ids(which) {
             return None;
         }
         let axes = before.len().max(which.ndim());

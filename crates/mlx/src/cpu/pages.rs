@@ -19,8 +19,8 @@ use memmap2::MmapMut;
 use smallvec::SmallVec;
 
 use super::values::{Values, View, floats_mut, is_float};
-use super::{Input, Kernel, Output, Start, call, parts};
-use crate::{Array, Device, Dtype, EvalError, device, error, meter};
+use super::{Input, Kernel, Output, Start, call, kernels_compute, parts};
+use crate::{Array, Dtype, EvalError, error, meter};
 
 /// Numbers that share a scale where keys and values are stored in fewer bits.
 pub const GROUP: usize = 32;
@@ -128,7 +128,7 @@ pub(crate) fn reset_peak() {
 
 /// Whether this thread computes where there are pages.
 pub fn are_here() -> bool {
-    device() == Device::Cpu
+    kernels_compute()
 }
 
 impl Number {

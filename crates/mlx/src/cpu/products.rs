@@ -6,8 +6,8 @@ use std::thread::LocalKey;
 use kernels::{Cpu, Isa, Kind, QuantizedMatrix, Rows, RowsMut};
 
 use super::values::{Values, floats_mut, in_order, is_float, promoted};
-use super::{Input, Kernel, Output, Part, Start, call};
-use crate::{Array, Device, Dtype, Mode, Quantized, device};
+use super::{Input, Kernel, Output, Part, Start, call, kernels_compute};
+use crate::{Array, Dtype, Mode, Quantized};
 
 /// x · wᵀ for each of `weights`, which share `x`. None where this is not ours to compute.
 #[track_caller]
@@ -43,7 +43,6 @@ pub(crate) fn dense(x: &Array, weights: &[&Array]) -> Option<Vec<Array>> {
 
 thread_local! {
     static PORTABLE: Cell<bool> = const { Cell::new(false) };
-    static FOREIGN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Makes the products asked for in `f` with the portable reference: exact activations, one number at a time. For tests
@@ -52,12 +51,7 @@ pub fn with_portable_products<T>(f: impl FnOnce() -> T) -> T {
     with(&PORTABLE, f)
 }
 
-/// Makes the products asked for in `f` with MLX's own: for measuring what ours are worth.
-pub fn with_products_of_mlx<T>(f: impl FnOnce() -> T) -> T {
-    with(&FOREIGN, f)
-}
-
-fn with<T>(wish: &'static LocalKey<Cell<bool>>, f: impl FnOnce() -> T) -> T {
+pub(super) fn with<T>(wish: &'static LocalKey<Cell<bool>>, f: impl FnOnce() -> T) -> T {
     struct Restore(&'static LocalKey<Cell<bool>>, bool);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -78,7 +72,7 @@ pub(super) fn cpu(isa: Option<Isa>) -> Cpu<'static> {
 }
 
 fn ours(x: &Array) -> bool {
-    device() == Device::Cpu && is_float(x) && x.ndim() > 0 && !FOREIGN.get()
+    kernels_compute() && is_float(x) && x.ndim() > 0
 }
 
 pub(super) fn parts<'a>(weight: &Quantized<'a>) -> impl Iterator<Item = &'a Array> {

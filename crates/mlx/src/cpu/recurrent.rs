@@ -8,9 +8,9 @@ use kernels::{
 use smallvec::SmallVec;
 
 use super::values::{Values, floats_mut, in_order, is_float};
-use super::{Input, Kernel, Output, Start, call};
+use super::{Input, Kernel, Output, Start, call, kernels_compute};
 use crate::recurrent::{DeltaRule, Sequence};
-use crate::{Array, Device, Dtype, device};
+use crate::{Array, Dtype};
 
 /// In rows, of each sequence.
 type Lengths = SmallVec<[usize; 8]>;
@@ -38,7 +38,7 @@ pub(crate) fn short_convolution(
 ) -> Option<(Array, Vec<Array>)> {
     let (&[rows, channels], &[taps, width]) = (x.shape(), weights.shape()) else { return None };
     let state = [taps - 1, channels];
-    let ours = device() == Device::Cpu
+    let ours = kernels_compute()
         && is_float(x)
         && is_float(weights)
         && width == channels
@@ -102,7 +102,7 @@ pub(crate) fn delta_rule(
     let &[rows, _] = qkv.shape() else { return None };
     let state = rule.state_shape();
     let heads = [rows, rule.heads];
-    let ours = device() == Device::Cpu
+    let ours = kernels_compute()
         && [qkv, a, b, a_log, dt_bias].into_iter().all(is_float)
         && [a.shape(), b.shape()] == [&heads[..]; 2]
         && [a_log.shape(), dt_bias.shape()] == [&heads[1..]; 2]

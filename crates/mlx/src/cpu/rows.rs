@@ -6,12 +6,12 @@ use kernels::{Combine, Cpu, Rows, RowsMut};
 
 use super::products::{Held, Shape};
 use super::values::{Values, floats_mut, in_order, is_float};
-use super::{Input, Kernel, Output, Start, call};
-use crate::{Array, Device, Dtype, Quantized, device};
+use super::{Input, Kernel, Output, Start, call, kernels_compute};
+use crate::{Array, Dtype, Quantized};
 
 /// Where a result is recorded, so may be what is computed of it.
 fn ours(arrays: &[&Array]) -> bool {
-    device() == Device::Cpu && arrays.iter().any(|array| super::tape::is_recorded(array))
+    kernels_compute() && arrays.iter().any(|array| super::tape::is_recorded(array))
 }
 
 /// a ∘ b, element by element.
@@ -63,7 +63,7 @@ pub(super) fn ids<'a>(input: &Input<'a>) -> Cow<'a, [u32]> {
 pub(crate) fn take(table: &Array, indices: &Array) -> Option<Array> {
     let &[_, columns] = table.shape() else { return None };
     let &[count] = indices.shape() else { return None };
-    if device() != Device::Cpu || !is_float(table) || !are_ids(indices) || table.size() == 0 {
+    if !kernels_compute() || !is_float(table) || !are_ids(indices) || table.size() == 0 {
         return None;
     }
     let start = Start::Fresh { shape: &[count, columns], dtype: table.dtype() };
@@ -95,7 +95,7 @@ pub(crate) fn take_quantized(
 ) -> Option<Array> {
     let &[count] = indices.shape() else { return None };
     let float = matches!(dtype, Dtype::F32 | Dtype::Bf16 | Dtype::F16);
-    if device() != Device::Cpu || !are_ids(indices) || !float {
+    if !kernels_compute() || !are_ids(indices) || !float {
         return None;
     }
     let columns = table.scales.dim(-1) * table.group_size;

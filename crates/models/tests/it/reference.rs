@@ -10,6 +10,16 @@ use crate::support::{Checkpoint, DECODERS, Session, best};
 
 #[test]
 fn float32_agrees_with_the_reference() {
+    check_float32();
+}
+
+/// The way of devices that have none of our kernels.
+#[test]
+fn float32_agrees_with_the_reference_on_mlx_alone() {
+    mlx::cpu::with_mlx_alone(check_float32);
+}
+
+fn check_float32() {
     for name in DECODERS {
         let reference = Reference::read(&fixtures::arch(name)).unwrap();
         let tolerance = reference.tolerance.unwrap().f32;

@@ -48,9 +48,9 @@ pub struct Args {
     /// Also tell where the time of decoding goes: products, attention, other kernels, outside of kernels (on the CPU)
     #[arg(long)]
     parts: bool,
-    /// Let MLX compute the products instead of the program's own kernels
-    #[arg(long, hide = true)]
-    products_of_mlx: bool,
+    /// Let MLX's own operations compute everything, without the program's kernels (on the CPU)
+    #[arg(long)]
+    mlx_alone: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -60,8 +60,8 @@ pub struct Args {
 const WARM_UP_TOKENS: usize = 8;
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    match args.products_of_mlx {
-        true => mlx::cpu::with_products_of_mlx(|| measure(args)),
+    match args.mlx_alone {
+        true => mlx::cpu::with_mlx_alone(|| measure(args)),
         false => measure(args),
     }
 }
