@@ -1,15 +1,16 @@
 //! What it is worth that sequences which begin alike read their common pages once, in Qwen3-0.6B's shape.
 //!
 //! `cargo run --release -p kernels --example sharing [-- <filter>]`; `OLLMLX_CPU_ISA` and `OLLMLX_NUM_THREADS` apply. All
-//! cases are measured in turn, layer after layer, as a step would; each figure is the least of all rounds for one layer.
+//! cases are measured in turn, layer after layer, as a step would; each figure is the least of all rounds for one layer. With
+//! one thread it is of processor time, so that being pushed aside by other processes does not count.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use half::bf16;
 use kernels::{
     Attention, Cells, Cpu, Floats, FloatsMut, Heads, HeadsMut, Segment, Span, Stored, attend,
 };
+use rustix::time::{ClockId, clock_gettime};
 
 const HEADS: usize = 16;
 const KV_HEADS: usize = 8;
@@ -36,7 +37,15 @@ struct Case {
     pages: Vec<Vec<bf16>>,
     /// Which pages a sequence has.
     places: Vec<Vec<usize>>,
-    least: Duration,
+    /// Seconds.
+    least: f64,
+}
+
+fn now(cpu: &Cpu<'_>) -> f64 {
+    let alone = cpu.pool.threads() == 1;
+    let clock = if alone { ClockId::ThreadCPUTime } else { ClockId::Monotonic };
+    let time = clock_gettime(clock);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 fn numbers(count: usize, seed: u64) -> Vec<bf16> {
@@ -50,7 +59,7 @@ fn numbers(count: usize, seed: u64) -> Vec<bf16> {
 
 impl Case {
     fn new(name: &'static str, tokens: usize, queries: usize, sequences: usize) -> Case {
-        let least = Duration::MAX;
+        let least = f64::MAX;
         let (pages, places) = (vec![], vec![]);
         Case { name, tokens, queries, shared: 0, sequences, whole: false, pages, places, least }
     }
@@ -73,11 +82,11 @@ impl Case {
         let rows = self.queries * self.sequences;
         let queries = numbers(rows * HEADS * DIM, 7);
         let mut out = queries.clone();
-        let begin = Instant::now();
+        let begin = now(cpu);
         for layer in 0..LAYERS {
             self.layer(cpu, layer, &queries, &mut out);
         }
-        self.least = self.least.min(begin.elapsed() / LAYERS as u32);
+        self.least = self.least.min((now(cpu) - begin) / LAYERS as f64);
         black_box(&out);
     }
 
@@ -125,7 +134,7 @@ impl Case {
         let before = self.tokens - self.queries;
         let pairs = self.sequences * self.queries * (before + self.queries.div_ceil(2));
         let work = (pairs * HEADS * DIM * 4) as f64;
-        let seconds = self.least.as_secs_f64();
+        let seconds = self.least;
         let bytes =
             (self.pages.len() * 2 * NUMBERS * 2 * if self.whole { self.tokens / PAGE } else { 1 })
                 as f64;

@@ -1,5 +1,6 @@
-//! How many tokens a page should have: one layer's append and attention in Qwen3-0.6B's shape over 2,048 remembered
-//! tokens, for pages of several sizes and for lanes, in turn. `cargo bench -p models --bench pages`.
+//! How many tokens a page should have, and what it is worth to share pages: one layer's append and attention in
+//! Qwen3-0.6B's shape over 2,048 remembered tokens, for pages of several sizes and for lanes, in turn; then for sequences
+//! that begin with the same 2,000 tokens beside such as share nothing. `cargo bench -p models --bench pages`.
 //!
 //! Prints the least time of a call for each (others who use the machine only add to it).
 
@@ -13,6 +14,9 @@ const HEADS: i32 = 16;
 const KV_HEADS: i32 = 8;
 const WIDTH: i32 = 128;
 const HISTORY: usize = 2048;
+/// Tokens that sequences have in common where they share.
+const SHARED: usize = 2000;
+
 const ROUNDS: usize = 15;
 
 /// Calls recorded one after the other in a round, as layers are.
@@ -33,17 +37,40 @@ fn main() {
     for (what, sequences, rows) in
         [("decode, 1 sequence", 1, 1), ("decode, 8 sequences", 8, 1), ("prefill of 512", 1, 512)]
     {
-        let mut all = arrangements(sequences);
-        let mut least = vec![Duration::MAX; all.len()];
-        for _ in 0..ROUNDS {
-            for (arrangement, least) in all.iter_mut().zip(&mut least) {
-                *least = arrangement.round(rows).min(*least);
-            }
-        }
-        for (arrangement, least) in all.iter().zip(&least) {
-            println!("{what}, {}: {:.1?}", arrangement.name, *least / CALLS);
+        compare(what, rows, &mut arrangements(sequences));
+    }
+    compare("decode", 1, &mut [of_one_kind(1, 0), of_one_kind(8, 0), of_one_kind(8, SHARED)]);
+    compare("40 rows each", 40, &mut [of_one_kind(7, 0), of_one_kind(7, SHARED)]);
+}
+
+/// All of them in turn, so that what others do to the machine is done to each.
+fn compare(what: &str, rows: usize, all: &mut [Arrangement]) {
+    let mut least = vec![Duration::MAX; all.len()];
+    for _ in 0..ROUNDS {
+        for (arrangement, least) in all.iter_mut().zip(&mut least) {
+            *least = arrangement.round(rows).min(*least);
         }
     }
+    for (arrangement, least) in all.iter().zip(&least) {
+        println!("{what}, {}: {:.1?}", arrangement.name, *least / CALLS);
+    }
+}
+
+/// Pages of 64, of which so many tokens are the same for all sequences.
+fn of_one_kind(sequences: usize, shared: usize) -> Arrangement {
+    let name = format!("{sequences} sequences, {shared} of {HISTORY} tokens shared");
+    let layer = Cache::key_value(KvShape::new(KV_HEADS, WIDTH));
+    let mut arrangement =
+        Arrangement { name, memory: Memory::new(Dtype::Bf16, [layer]), slots: vec![] };
+    let first = arrangement.memory.open();
+    arrangement.slots.push(first);
+    arrangement.pass(shared.max(1));
+    for _ in 1..sequences {
+        arrangement.slots.push(arrangement.memory.fork(first, shared));
+    }
+    arrangement.memory.rewind(first, shared);
+    arrangement.pass(HISTORY - shared);
+    arrangement
 }
 
 fn arrangements(sequences: usize) -> Vec<Arrangement> {

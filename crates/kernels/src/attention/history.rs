@@ -59,6 +59,19 @@ impl<'a> Stored<'a> {
         }
     }
 
+    /// Memory of so many tokens of a head, if it lies in one piece.
+    pub(super) fn soon(&self, head: usize, token: usize, tokens: usize, dim: usize) -> Soon {
+        let bytes = |count: usize| match self.cells {
+            Cells::Floats(Floats::F32(_)) => 4 * count,
+            Cells::Floats(_) => 2 * count,
+            Cells::Bytes { .. } => count,
+            Cells::Nibbles { .. } => count / 2,
+        };
+        let at = self.address(head, token);
+        let bytes = if self.token_stride == dim { bytes(tokens * dim) } else { 0 };
+        Soon { at, end: at.wrapping_add(bytes) }
+    }
+
     /// Panics when memory is too short: kernels read through pointers.
     pub(super) fn check(&self, heads: usize, tokens: usize, dim: usize) {
         if heads == 0 || tokens == 0 {
@@ -101,12 +114,40 @@ pub(super) trait Cell: Copy {
         // SAFETY: nobody asks where `PAIRS` is false.
         unsafe { self.load::<V>(i) }
     }
-    /// Says that number `offset` from `start` on will be read soon; it need not exist.
-    fn announce(start: *const u8, offset: usize);
+}
+
+/// Memory that will be read soon. It is asked for line after line, a few at a time while something else is worked on:
+/// a processor waits for the first of many requests before it takes more than it has places for.
+pub(super) struct Soon {
+    at: *const u8,
+    end: *const u8,
+}
+
+/// Bytes that are asked for at once.
+const LINE: usize = 64;
+
+impl Soon {
+    pub const NOTHING: Soon = Soon { at: std::ptr::null(), end: std::ptr::null() };
+
+    /// Lines that are left.
+    #[inline(always)]
+    pub fn left(&self) -> usize {
+        (self.end as usize).saturating_sub(self.at as usize).div_ceil(LINE)
+    }
+
+    #[inline(always)]
+    pub fn lines(&mut self, count: usize) {
+        for _ in 0..count {
+            if self.at < self.end {
+                prefetch(self.at);
+                self.at = self.at.wrapping_add(LINE);
+            }
+        }
+    }
 }
 
 #[inline(always)]
-pub(super) fn prefetch<T>(p: *const T) {
+fn prefetch<T>(p: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint for any address; every such processor has it.
     unsafe {
@@ -133,7 +174,7 @@ pub(super) struct Bytes {
 }
 
 macro_rules! float_cell {
-    ($name:ident, $load:ident, $bytes:literal $(, $pairs:ident)?) => {
+    ($name:ident, $load:ident $(, $pairs:ident)?) => {
         #[allow(clippy::undocumented_unsafe_blocks)]
         impl Cell for $name {
             #[inline(always)]
@@ -150,10 +191,6 @@ macro_rules! float_cell {
                 // SAFETY: as in `vector`.
                 unsafe { Source::$name(self.0).load_to::<V>(i, end) }
             }
-            #[inline(always)]
-            fn announce(start: *const u8, offset: usize) {
-                prefetch(start.wrapping_add(offset * $bytes));
-            }
             $(
                 const PAIRS: bool = true;
                 #[inline(always)]
@@ -165,9 +202,9 @@ macro_rules! float_cell {
         }
     };
 }
-float_cell!(F32, load, 4);
-float_cell!(Bf16, load_bf16, 2, load_bf16_pairs);
-float_cell!(F16, load_f16, 2);
+float_cell!(F32, load);
+float_cell!(Bf16, load_bf16, load_bf16_pairs);
+float_cell!(F16, load_f16);
 
 impl Cell for Bytes {
     #[inline(always)]
@@ -187,10 +224,6 @@ impl Cell for Bytes {
     unsafe fn load_to<V: Vector>(self, i: usize, _end: usize) -> V::F {
         // SAFETY: heads are whole groups, and groups whole vectors.
         unsafe { self.load::<V>(i) }
-    }
-    #[inline(always)]
-    fn announce(start: *const u8, offset: usize) {
-        prefetch(start.wrapping_add(offset));
     }
 }
 

@@ -33,6 +33,7 @@ use crate::rope::{Heads, HeadsMut, SharedHeads};
 use crate::scratch::{self, Line};
 use crate::vector::{Vector, on};
 
+use history::Soon;
 use schedule::{Plan, Row};
 use softmax::Running;
 
@@ -94,6 +95,10 @@ pub enum MaskCells<'a> {
 
 /// Keys in a block: their scores and their bytes stay in the nearest cache. Blocks begin at multiples of it.
 const KEYS: usize = 64;
+
+/// Rows that are too few to hide the next block's way from memory behind what is computed for this one, or to bring
+/// values to f32 for.
+const FEW_ROWS_MAX: usize = 8;
 
 /// Keys in a part of a history, of which each has a maximum and sums of its own until they are joined.
 const PART_KEYS: usize = 256;
@@ -269,12 +274,6 @@ impl Block {
         Block { keys: keys.start..keys.end.min(next) }
     }
 
-    /// The position that it begins with.
-    #[inline(always)]
-    fn first(&self) -> usize {
-        self.keys.start - self.lead()
-    }
-
     /// The first key's place in the block.
     #[inline(always)]
     fn lead(&self) -> usize {
@@ -298,15 +297,16 @@ impl Segment<'_> {
         self.history_start + tokens
     }
 
-    /// Where a key lies that will be read soon; none where nothing is known of it.
+    /// What is to be read of the block after this one, where `of` says it of some tokens of a span.
     #[inline(always)]
-    fn ahead(&self, position: usize) -> Option<(&Span<'_>, usize)> {
-        let key = position - self.history_start;
+    fn soon(&self, block: &Block, of: impl FnOnce(&Span<'_>, usize, usize) -> Soon) -> Soon {
+        let key = block.keys.end - self.history_start;
         let (span, token) = match self.page {
-            0 => (self.spans.first()?, key),
-            page => (self.spans.get(key / page)?, key % page),
+            0 => (self.spans.first(), key),
+            page => (self.spans.get(key / page), key % page),
         };
-        Some((span, token))
+        let Some(span) = span else { return Soon::NOTHING };
+        of(span, token, span.tokens.saturating_sub(token).min(KEYS))
     }
 
     /// The keys at these positions, as they lie within one span each.

@@ -3,7 +3,6 @@
 //! half and the rest the lower, with what every vector can do.
 
 use super::history::Cell;
-use super::history::prefetch;
 use crate::vector::Vector;
 
 /// Codes that share a scale.
@@ -54,11 +53,6 @@ impl Cell for Nibbles {
     unsafe fn load_to<V: Vector>(self, i: usize, _end: usize) -> V::F {
         // SAFETY: heads are whole groups, and halves of groups whole vectors.
         unsafe { self.load::<V>(i) }
-    }
-
-    #[inline(always)]
-    fn announce(start: *const u8, offset: usize) {
-        prefetch(start.wrapping_add(offset / 2));
     }
 }
 

@@ -10,7 +10,10 @@ use std::ops::Range;
 
 use super::{Attention, KEYS, PART_KEYS, Segment, share, task};
 
-/// Rows of a family, unless a single query has more heads to a head of keys. With heads of 128, its memory is 300 KiB.
+/// Rows of a family of several sequences. With heads of 128, a task's memory is 400 KiB then.
+const FAMILY_ROWS_MAX: usize = 192;
+
+/// Rows of a piece of one sequence, unless a single query has more heads to a head of keys.
 const ROWS_MAX: usize = 96;
 
 /// Rows up to which a sequence is not cut by queries: there its keys are cut, where that helps.
@@ -220,7 +223,7 @@ impl Plan {
             let joins = self
                 .members
                 .get(next)
-                .is_some_and(|member| !member.shared.is_empty() && rows(member) <= ROWS_MAX);
+                .is_some_and(|member| !member.shared.is_empty() && rows(member) <= FAMILY_ROWS_MAX);
             if !joins {
                 self.add_family(first..next);
                 first = next;

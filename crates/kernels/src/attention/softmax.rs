@@ -13,37 +13,48 @@ pub(super) struct Running {
 impl Running {
     pub const NEW: Running = Running { max: f32::NEG_INFINITY, sum: 0.0 };
 
-    /// Turns scores into weights relative to the new maximum; what the past must be multiplied with. The last vector is
-    /// padded with minus infinity, which becomes 0.
+    /// Raises the maximum to that of these scores, of which the last vector is padded with minus infinity; the logarithm
+    /// of what the past must be multiplied with.
     ///
     /// # Safety
     /// `scores` is good for `count` floats, rounded up to whole vectors.
     #[inline(always)]
-    pub unsafe fn take<V: Vector>(&mut self, scores: *mut f32, count: usize) -> f32 {
+    pub unsafe fn raise<V: Vector>(&mut self, scores: *const f32, count: usize) -> f32 {
         // SAFETY: the caller's promise.
-        unsafe {
+        let max = unsafe {
             let mut most = V::load(scores);
             for i in (V::LANES..count).step_by(V::LANES) {
                 most = V::max(V::load(scores.add(i)), most);
             }
-            let max = V::largest(most).max(self.max);
-            if max == f32::NEG_INFINITY {
+            V::largest(most).max(self.max)
+        };
+        let before = std::mem::replace(&mut self.max, max);
+        if before == max { 0.0 } else { before - max }
+    }
+
+    /// Turns scores into weights relative to the maximum; the padding becomes 0.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline(always)]
+    pub unsafe fn take<V: Vector>(&mut self, scores: *mut f32, count: usize, past: f32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.max == f32::NEG_INFINITY {
                 for i in (0..count).step_by(V::LANES) {
                     // Minus infinity becomes 0, NaN stays.
                     let v = V::load(scores.add(i));
                     V::store(scores.add(i), V::where_less(v, V::zero(), V::zero(), v));
                 }
-                return 1.0;
+                return;
             }
-            let (shift, mut sum) = (V::splat(max), V::zero());
+            let (shift, mut sum) = (V::splat(self.max), V::zero());
             for i in (0..count).step_by(V::LANES) {
                 let weight = math::exp::<V>(V::sub(V::load(scores.add(i)), shift));
                 sum = V::add(sum, weight);
                 V::store(scores.add(i), weight);
             }
-            let past = if self.max == max { 1.0 } else { (self.max - max).exp() };
-            *self = Running { max, sum: self.sum * past + V::sum(sum) };
-            past
+            self.sum = self.sum * past + V::sum(sum);
         }
     }
 

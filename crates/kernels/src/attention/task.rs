@@ -9,6 +9,7 @@ use super::schedule::{Merge as MergeOf, Plan, Row, Stretch, Task, parts};
 use super::softmax::Running;
 use super::{Attention, Block, Call, KEYS, Segment, keys, values};
 use crate::rope::Heads;
+use crate::vector::math::exp;
 use crate::vector::{Body, LANES_MAX, Source, Vector};
 
 /// Whole vectors, whichever they are.
@@ -17,10 +18,10 @@ pub(super) fn padded(dim: usize) -> usize {
 }
 
 /// What a task of so many rows needs: queries, keys and values of a block, scores, sums of a part and of those before
-/// it, maxima and denominators of both, and what a block makes of earlier sums.
+/// it, maxima and denominators of both, and (up to a whole vector) what a block makes of earlier sums.
 pub(super) fn work_floats(attention: &Attention<'_>, rows: usize) -> usize {
     let (dim, width) = (padded(attention.queries.dim), padded(attention.value_dim));
-    rows * (dim + KEYS + 2 * width + 2 * RUNNING + 1) + KEYS * (dim + width)
+    rows * (dim + KEYS + 2 * width + 2 * RUNNING + 1) + LANES_MAX + KEYS * (dim + width)
 }
 
 /// Floats of a `Running`.
@@ -252,7 +253,16 @@ impl Work<'_> {
                 let row = &self.rows[number];
                 let scores = self.scores.add(number * KEYS);
                 attention.adjust::<V>(row, self.kv_head * group + row.head, block, scores);
-                *self.past.add(number) = (*sums.running.add(number)).take::<V>(scores, block.end());
+                let past = (*sums.running.add(number)).raise::<V>(scores, block.end());
+                self.past.add(number).write(past);
+            }
+            for number in rows.clone().step_by(V::LANES) {
+                let past = self.past.add(number);
+                V::store(past, exp::<V>(V::load(past)));
+            }
+            for number in rows.clone() {
+                let (scores, past) = (self.scores.add(number * KEYS), *self.past.add(number));
+                (*sums.running.add(number)).take::<V>(scores, block.end(), past);
             }
             let of = values::Values { segment, kv_head: self.kv_head, width: attention.value_dim };
             let past = self.past.add(rows.start).cast_const();

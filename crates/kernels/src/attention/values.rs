@@ -4,16 +4,13 @@
 // Tiles of registers are arrays of arrays: numbering them says more than iterating.
 #![allow(clippy::needless_range_loop)]
 
-use super::history::{Cell, with_cell};
-use super::keys::{AHEAD, product};
+use super::history::{Cell, Soon, with_cell};
+use super::keys::product;
 use super::task::padded;
-use super::{Block, KEYS, Piece, Segment};
+use super::{Block, FEW_ROWS_MAX, KEYS, Piece, Segment};
 use crate::vector::Vector;
 
-/// Rows up to which values are read as they lie.
-const FEW_ROWS_MAX: usize = 8;
-
-/// Rows that share one reading then.
+/// Rows that share one reading where they are few.
 const TOGETHER: usize = 4;
 
 /// Values of one head.
@@ -37,11 +34,14 @@ impl Values<'_> {
         brought: *mut f32,
         sums: (*mut f32, usize),
     ) {
+        let Values { segment, kv_head, width } = *self;
+        let mut soon = segment
+            .soon(block, |span, token, tokens| span.values.soon(kv_head, token, tokens, width));
         // SAFETY: as in `vector`.
         unsafe {
             let weights = weights.add(block.lead()).cast_const();
             if rows <= FEW_ROWS_MAX {
-                return self.weigh_few::<V>(block, rows, weights, past, sums);
+                return self.weigh_few::<V>(block, rows, weights, past, sums, &mut soon);
             }
             self.bring::<V>(block, brought);
             for row in 0..rows {
@@ -50,8 +50,9 @@ impl Values<'_> {
                     multiply::<V>(sums.0.add(row * sums.1), sums.1, past);
                 }
             }
-            let values = (brought.cast_const(), padded(self.width));
-            product::<V>(rows, sums.1, block.keys.len(), (weights, KEYS), values, sums, true);
+            let values = (brought.cast_const(), padded(width));
+            let size = [rows, sums.1, block.keys.len()];
+            product::<V>(size, (weights, KEYS), values, sums, true, &mut soon);
         }
     }
 
@@ -63,13 +64,11 @@ impl Values<'_> {
         weights: *const f32,
         past: *const f32,
         (sums, sum_stride): (*mut f32, usize),
+        soon: &mut Soon,
     ) {
         let Values { segment, kv_head, width } = *self;
         let mut key = 0;
         for Piece { span, token, count } in segment.pieces(&block.keys) {
-            let ahead = segment.ahead(block.keys.start + key + AHEAD);
-            let ahead =
-                ahead.map_or(std::ptr::null(), |(span, token)| span.values.address(kv_head, token));
             // SAFETY: as in `vector`.
             unsafe {
                 with_cell!(&span.values, kv_head, token, |cell| {
@@ -77,14 +76,14 @@ impl Values<'_> {
                     while row < rows {
                         let sums = (sums.add(row * sum_stride), sum_stride);
                         let weights = weights.add(row * KEYS + key);
-                        let values = (cell, span.values.token_stride, count, ahead);
+                        let values = (cell, span.values.token_stride, count);
                         let past = if key == 0 { past.add(row) } else { [1.0; TOGETHER].as_ptr() };
                         row += match rows - row {
-                            TOGETHER.. => {
-                                sum_values::<V, _, TOGETHER>(sums, width, weights, past, values)
-                            }
-                            2.. => sum_values::<V, _, 2>(sums, width, weights, past, values),
-                            _ => sum_values::<V, _, 1>(sums, width, weights, past, values),
+                            TOGETHER.. => sum_values::<V, _, TOGETHER>(
+                                sums, width, weights, past, values, soon,
+                            ),
+                            2.. => sum_values::<V, _, 2>(sums, width, weights, past, values, soon),
+                            _ => sum_values::<V, _, 1>(sums, width, weights, past, values, soon),
                         };
                     }
                 });
@@ -99,9 +98,6 @@ impl Values<'_> {
         let Values { segment, kv_head, width } = *self;
         let mut key = 0;
         for Piece { span, token, count } in segment.pieces(&block.keys) {
-            let ahead = segment.ahead(block.keys.start + key + AHEAD);
-            let ahead =
-                ahead.map_or(std::ptr::null(), |(span, token)| span.values.address(kv_head, token));
             // SAFETY: as in `vector`.
             unsafe {
                 with_cell!(&span.values, kv_head, token, |cell| {
@@ -109,7 +105,6 @@ impl Values<'_> {
                         let value = cell.at(k * span.values.token_stride);
                         let to = to.add((key + k) * padded(width));
                         for i in (0..width).step_by(V::LANES) {
-                            announce(&cell, ahead, k * span.values.token_stride + i);
                             V::store(to.add(i), value.load_to::<V>(i, width));
                         }
                         for i in width.next_multiple_of(V::LANES)..padded(width) {
@@ -121,11 +116,6 @@ impl Values<'_> {
             key += count;
         }
     }
-}
-
-#[inline(always)]
-fn announce<C: Cell>(_: &C, ahead: *const u8, offset: usize) {
-    C::announce(ahead, offset);
 }
 
 #[inline(always)]
@@ -148,7 +138,8 @@ unsafe fn sum_values<V: Vector, C: Cell, const R: usize>(
     width: usize,
     weights: *const f32,
     past: *const f32,
-    (values, stride, count, ahead): (C, usize, usize, *const u8),
+    (values, stride, count): (C, usize, usize),
+    soon: &mut Soon,
 ) -> usize {
     const WIDE: usize = 4;
     let mut i = 0;
@@ -160,10 +151,10 @@ unsafe fn sum_values<V: Vector, C: Cell, const R: usize>(
             let sums = (sums.add(i), sum_stride);
             let cells = (values.at(i), stride, count);
             if wide {
-                columns::<V, C, R, WIDE>(sums, weights, past, cells, (ahead, i));
+                columns::<V, C, R, WIDE>(sums, weights, past, cells, soon);
                 i += WIDE * V::LANES;
             } else if pair {
-                columns::<V, C, R, 2>(sums, weights, past, cells, (ahead, i));
+                columns::<V, C, R, 2>(sums, weights, past, cells, soon);
                 i += 2 * V::LANES;
             } else {
                 last_columns::<V, C, R>(sums, weights, past, cells, (width - i).min(V::LANES));
@@ -181,7 +172,7 @@ unsafe fn columns<V: Vector, C: Cell, const R: usize, const N: usize>(
     weights: *const f32,
     past: *const f32,
     (values, stride, count): (C, usize, usize),
-    (ahead, column): (*const u8, usize),
+    soon: &mut Soon,
 ) {
     // SAFETY: as in `vector`.
     unsafe {
@@ -194,8 +185,8 @@ unsafe fn columns<V: Vector, C: Cell, const R: usize, const N: usize>(
         }
         for k in 0..count {
             let value = values.at(k * stride);
+            soon.lines(N.div_ceil(2));
             for n in 0..N {
-                C::announce(ahead, k * stride + column + n * V::LANES);
                 let v = value.load::<V>(n * V::LANES);
                 for r in 0..R {
                     let weight = V::splat(*weights.add(r * KEYS + k));
