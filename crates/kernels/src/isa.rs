@@ -22,7 +22,7 @@ pub enum Isa {
     Avx512Vnni,
     /// As `Avx512Vnni`, with `vdpbf16ps`.
     Avx512Bf16,
-    /// As `Avx512Bf16`, with tiles of bytes, which Linux must have granted (`crate::simd::amx`).
+    /// As `Avx512Bf16`, with tiles of bytes and of bf16, which Linux must have granted (`crate::simd::amx`).
     Amx,
     /// arm64's base.
     Neon,

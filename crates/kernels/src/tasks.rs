@@ -60,16 +60,16 @@ pub(crate) fn count_tasks(runs: &mut [Run], tasks: impl Fn(&Run) -> usize) -> us
     sum
 }
 
-/// Numbers the panels of `rows` rows that runs of many rows make, those of the same rows once; the sum.
-pub(crate) fn count_panels(runs: &mut [Run], rows: usize) -> usize {
+/// Numbers the panels of `rows` rows that runs of at least `least` rows make, those of the same rows once; the sum.
+pub(crate) fn count_panels(runs: &mut [Run], rows: usize, least: usize) -> usize {
     let (mut start, mut sum, mut last) = (0, 0, 0..0);
     for run in runs {
         let same = last == (run.first..run.first + run.rows);
-        if !same && run.rows > FEW_MAX {
+        if !same && run.rows >= least {
             (start, last) = (sum, run.first..run.first + run.rows);
             sum += run.rows.div_ceil(rows);
         }
-        run.panel = if run.rows > FEW_MAX { start } else { sum };
+        run.panel = if run.rows >= least { start } else { sum };
     }
     sum
 }
@@ -109,15 +109,56 @@ pub(crate) struct Cut {
     pub row_grain: usize,
 }
 
+/// The tasks of a call: its runs, and how they are cut.
+pub(crate) struct Tasks<'a> {
+    pub runs: &'a [Run],
+    pub count: usize,
+    cut: Cut,
+    /// Of a row of each matrix.
+    row_bytes: &'a (dyn Fn(usize) -> usize + Sync),
+}
+
+impl<'a> Tasks<'a> {
+    pub fn new(
+        cut: Cut,
+        runs: &'a mut [Run],
+        row_bytes: &'a (dyn Fn(usize) -> usize + Sync),
+    ) -> Tasks<'a> {
+        let count = count_tasks(runs, |run| cut.tasks(run, row_bytes(run.matrix)));
+        Tasks { runs, count, cut, row_bytes }
+    }
+
+    pub fn get(&self, task: usize) -> (&'a Run, Part) {
+        let (run, task) = find_task(self.runs, task);
+        (run, self.cut.part(run, (self.row_bytes)(run.matrix), task))
+    }
+
+    /// Matrix and weight row with which the thread that has this task will probably go on: threads take tasks in turn.
+    pub fn next(&self, task: usize) -> (usize, usize) {
+        let (run, part) = self.get((task + self.cut.threads).min(self.count - 1));
+        (run.matrix, run.weight_row + part.of(run).0.start)
+    }
+}
+
 /// One task: columns of the output (weight rows), and for many rows of activations a block of those.
 pub(crate) enum Part {
     Few { columns: Range<usize> },
     Many { columns: Range<usize>, rows: Range<usize> },
 }
 
+impl Part {
+    /// Columns of the output, and rows of the run.
+    pub fn of(self, run: &Run) -> (Range<usize>, Range<usize>) {
+        match self {
+            Part::Few { columns } => (columns, 0..run.rows),
+            Part::Many { columns, rows } => (columns, rows),
+        }
+    }
+}
+
 impl Cut {
     /// How many tasks a run makes, whose weights have `row_bytes` to a row.
-    pub fn tasks(&self, run: &Run, row_bytes: usize) -> usize {
+    fn tasks(&self, run: &Run, row_bytes: usize) -> usize {
         if run.rows == 0 || run.columns == 0 {
             return 0;
         }
@@ -128,7 +169,7 @@ impl Cut {
     }
 
     /// Task `task` of a run.
-    pub fn part(&self, run: &Run, row_bytes: usize, task: usize) -> Part {
+    fn part(&self, run: &Run, row_bytes: usize, task: usize) -> Part {
         let range = |index: usize, len: usize, end: usize| {
             (index * len).min(end)..((index + 1) * len).min(end)
         };
@@ -144,8 +185,9 @@ impl Cut {
 
     fn few_columns(&self, run: &Run, row_bytes: usize) -> usize {
         let fair = run.columns.div_ceil(self.threads * 4).max(4);
-        // A vector of weight rows, of which a tile has two, takes as long as one of them.
-        (FEW_TASK_BYTES / row_bytes.max(1)).clamp(1, fair).next_multiple_of(self.tile_rows / 2)
+        // A vector of weight rows takes as long as one of them; for several rows two do, which make a tile.
+        let grain = if run.rows == 1 { self.tile_rows / 2 } else { self.tile_rows };
+        (FEW_TASK_BYTES / row_bytes.max(1)).clamp(1, fair).next_multiple_of(grain)
     }
 
     /// Blocks of activation rows, so that each thread finds some tasks.
@@ -168,10 +210,7 @@ mod tests {
         let run = Run::new(0, 0, columns, 0..rows, out);
         let mut seen = vec![0u8; rows * columns];
         for task in 0..cut.tasks(&run, row_bytes) {
-            let (columns_range, rows_range) = match cut.part(&run, row_bytes, task) {
-                Part::Few { columns } => (columns, 0..rows),
-                Part::Many { columns, rows } => (columns, rows),
-            };
+            let (columns_range, rows_range) = cut.part(&run, row_bytes, task).of(&run);
             assert!(rows_range.len() <= MANY_ROWS_MAX);
             for row in rows_range {
                 columns_range.clone().for_each(|column| seen[row * columns + column] += 1);

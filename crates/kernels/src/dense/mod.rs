@@ -2,12 +2,15 @@
 //!
 //! Weights are widened on the way; activations are brought to f32 once. Few rows stream the weights ([`few`]), many
 //! use a tile of them again and again ([`many`]), both adding in the same order. Where both sides are bf16 and the
-//! processor has a fast product for it, that is used: the same numbers, added in pairs in f32.
+//! processor has a fast product for it, that is used: the same numbers, added in pairs in f32, with tiles ([`tiled`]) or
+//! without.
 
 mod call;
 mod few;
 mod many;
 mod run;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 mod weights;
 
 pub(crate) use run::{TOGETHER_MAX, multiply};

@@ -4,12 +4,14 @@ use std::cell::Cell;
 
 use super::call::{Call, Loops, Widened};
 use super::many::WIDTH;
+#[cfg(target_arch = "x86_64")]
+use super::tiled;
 use super::weights::Weights;
 use crate::Cpu;
 use crate::gather::Gather;
 use crate::rows::{Rows, RowsMut};
 use crate::scratch::{self, Line};
-use crate::tasks::{Cut, Run, count_tasks, find_task, with_runs};
+use crate::tasks::{Cut, Run, Tasks, count_tasks, find_task, with_runs};
 
 thread_local! {
     static ACTIVATIONS: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
@@ -75,6 +77,10 @@ pub(crate) fn multiply(
 ) {
     x.check();
     cpu.check();
+    #[cfg(target_arch = "x86_64")]
+    if let Some(tiles) = tiled::entry(cpu.isa, matrices[0].kind, x) {
+        return tiled::multiply(tiles, cpu, x, map, matrices, runs);
+    }
     let Some(loops) = Loops::new(cpu.isa, matrices[0].kind, x) else {
         return multiply_plainly(cpu, x, map, matrices, runs);
     };
@@ -86,10 +92,10 @@ pub(crate) fn multiply(
             widen(cpu, x, widened);
         }
         let cut = Cut { threads: cpu.pool.threads(), tile_rows: WIDTH * loops.lanes, row_grain: 1 };
-        let call = Call { isa: cpu.isa, loops, cut, x, widened, map, matrices };
-        let tasks = count_tasks(runs, |run| call.tasks(run));
-        let runs = &*runs;
-        cpu.pool.run(tasks, &|task| call.perform(runs, task, tasks));
+        let row_bytes = |matrix: usize| matrices[matrix].row_bytes;
+        let tasks = Tasks::new(cut, runs, &row_bytes);
+        let call = Call { isa: cpu.isa, loops, tasks: &tasks, x, widened, map, matrices };
+        cpu.pool.run(tasks.count, &|task| call.perform(task));
     });
 }
 
@@ -263,6 +269,49 @@ mod tests {
             let (x, w) = (TYPES[pick(3)], TYPES[pick(3)]);
             let shape = (1 + pick(90), 1 + pick(700), 1 + pick(40));
             check(&Case { isa, x, w, shape }, &pool, &mut rng);
+        }
+    }
+
+    /// Tiles add as the instruction is defined, whatever is multiplied together; here emulated, where the processor has
+    /// none. (What the processor does is compared with the emulation beside it.)
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn tiles_add_in_one_order() {
+        let mut rng = StdRng::seed_from_u64(5);
+        let pools = [Pool::new(1), Pool::new(3)];
+        for isa in isa::available().into_iter().filter(|isa| isa.has_avx512()) {
+            let hardware = tiled::entry(isa, Type::Bf16, &Rows::new(Floats::Bf16(&[]), 0, 0));
+            for (n, k, rows) in
+                [(33, 95, 13), (16, 64, 1), (70, 33, 35), (32, 1, 16), (100, 160, 66)]
+            {
+                let mut numbers = |len: usize| -> Vec<bf16> {
+                    (0..len).map(|_| bf16::from_f32(rng.random_range(-1.0..1.0))).collect()
+                };
+                let (x, w) = (numbers(rows * (k + 1)), numbers(n * (k + 3)));
+                // Both at a stride, rows elsewhere than where they come from, and in several runs.
+                let x_rows = Rows { data: Floats::Bf16(&x), rows, columns: k, stride: k + 1 };
+                let w_rows = Rows { data: Floats::Bf16(&w), rows: n, columns: k, stride: k + 3 };
+                let map: Vec<u32> = (0..rows as u32).rev().collect();
+                for (tiles, pool) in [Some(tiled::emulated as unsafe fn(&_)), hardware]
+                    .into_iter()
+                    .flatten()
+                    .flat_map(|tiles| pools.iter().map(move |pool| (tiles, pool)))
+                {
+                    let mut y = vec![0f32; rows * n];
+                    let out = RowsMut::new(FloatsMut::F32(&mut y), rows, n).shared();
+                    let first = rng.random_range(0..rows);
+                    let mut runs = [0..first, first..rows].map(|rows| Run::new(0, 0, n, rows, out));
+                    let cpu = Cpu { isa, pool };
+                    let weights = [Weights::new(&w_rows)];
+                    tiled::multiply(tiles, &cpu, &x_rows, Some(&map), &weights, &mut runs);
+                    for (i, got) in y.iter().enumerate() {
+                        let (row, column) = (rows - 1 - i / n, i % n);
+                        let (x, w) = (&x[row * (k + 1)..][..k], &w[column * (k + 3)..][..k]);
+                        let want = tiled::reference(w, x);
+                        assert_eq!(got.to_bits(), want.to_bits(), "{n} {k} {rows} at {i}");
+                    }
+                }
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use crate::Isa;
 use crate::ahead::Ahead;
 use crate::scratch::{self, Line, lines};
 use crate::simd::pair_steps;
-use crate::tasks::{Cut, FEW_MAX, Part, Run, find_task};
+use crate::tasks::{FEW_MAX, Part, Run, Tasks};
 
 thread_local! {
     static TILE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
@@ -76,7 +76,7 @@ impl Loops {
 pub(super) struct Call<'a> {
     pub isa: Isa,
     pub loops: Loops,
-    pub cut: Cut,
+    pub tasks: &'a Tasks<'a>,
     pub x: Activations,
     /// The activations once more, where the loops want them so.
     pub panels: Option<Panels>,
@@ -86,30 +86,11 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    pub fn tasks(&self, run: &Run) -> usize {
-        self.cut.tasks(run, self.matrices[run.matrix].row_bytes())
-    }
-
-    /// The task with this number among those of all runs.
-    pub fn perform(&self, runs: &[Run], task: usize, tasks: usize) {
-        let (run, part) = self.part(runs, task);
-        match part {
-            Part::Few { columns } => {
-                // Threads take tasks in turn.
-                let next = (task + self.cut.threads).min(tasks - 1);
-                let next = match self.part(runs, next) {
-                    (next, Part::Few { columns }) => (next.matrix, next.weight_row + columns.start),
-                    (_, Part::Many { .. }) => (run.matrix, run.weight_row + columns.end),
-                };
-                self.few(run, columns, next);
-            }
-            Part::Many { columns, rows } => self.many(run, columns, rows),
+    pub fn perform(&self, task: usize) {
+        match self.tasks.get(task) {
+            (run, Part::Few { columns }) => self.few(run, columns, self.tasks.next(task)),
+            (run, Part::Many { columns, rows }) => self.many(run, columns, rows),
         }
-    }
-
-    fn part<'r>(&self, runs: &'r [Run], task: usize) -> (&'r Run, Part) {
-        let (run, task) = find_task(runs, task);
-        (run, self.cut.part(run, self.matrices[run.matrix].row_bytes(), task))
     }
 
     /// Lays out panel `index` of a run.

@@ -230,6 +230,10 @@ unsafe fn span_dots<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
         let start = (lane / V::LANES * V::LANES * C::PLANES + lane % V::LANES) * 4;
         let x: [*const u8; R] = each(|r| x[r].codes.add(start));
         let mut wide = [[V::zero_ints(); WIDTH]; R];
+        if const { D::TWOS } {
+            span_dots_by_two::<V, D, C, R>(args, tile, &x, &mut wide);
+            return wide;
+        }
         let mut unit = 0;
         while unit < args.units.count {
             let mut sums = [[D::start(); WIDTH]; R];
@@ -257,5 +261,39 @@ unsafe fn span_dots<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
             }
         }
         wide
+    }
+}
+
+/// As [`span_dots`], two units of one plane and two rows at a time; there is an even number of rows.
+#[inline(always)]
+unsafe fn span_dots_by_two<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
+    args: &Many<'_>,
+    tile: *const u8,
+    x: &[*const u8; R],
+    dots: &mut [[V::I; WIDTH]; R],
+) {
+    // SAFETY: as in `crate::simd`.
+    unsafe {
+        let load = |unit: usize, v: usize| V::load_bytes(tile.add((unit * WIDTH + v) * V::BYTES));
+        let mut sums = [[D::start(); WIDTH]; R];
+        for first in (0..args.units.count).step_by(2 * C::PLANES) {
+            for unit in first..first + C::PLANES {
+                let codes: [[V::B; 2]; WIDTH] =
+                    each(|v| D::join([load(unit, v), load(unit + C::PLANES, v)]));
+                let offset = *args.units.offsets.get_unchecked(unit);
+                for r in (0..R).step_by(2) {
+                    let x = [x[r].add(offset), x[r + 1].add(offset)];
+                    for v in 0..WIDTH {
+                        [sums[r][v], sums[r + 1][v]] =
+                            D::two_dots([sums[r][v], sums[r + 1][v]], codes[v], x);
+                    }
+                }
+            }
+        }
+        for r in (0..R).step_by(2) {
+            for v in 0..WIDTH {
+                [dots[r][v], dots[r + 1][v]] = D::widen_two([sums[r][v], sums[r + 1][v]]);
+            }
+        }
     }
 }

@@ -12,7 +12,9 @@ use crate::dense;
 use crate::gather::Gather;
 use crate::rows::{Rows, RowsMut};
 use crate::scratch::{self, Line};
-use crate::tasks::{Cut, Run, count_panels, count_tasks, find_panel, find_task, with_runs};
+use crate::tasks::{
+    Cut, FEW_MAX, Run, Tasks, count_panels, count_tasks, find_panel, find_task, with_runs,
+};
 use crate::{Cpu, Isa};
 
 thread_local! {
@@ -81,10 +83,21 @@ pub(crate) fn multiply(
 ) {
     x.check();
     cpu.check();
-    match Loops::new(cpu.isa, matrices[0].kind) {
-        Some(loops) => multiply_by(loops, cpu, x, map, matrices, runs),
-        None => multiply_plainly(cpu, x, map, matrices, runs),
-    }
+    let kind = matrices[0].kind;
+    let Some(mut loops) = Loops::new(cpu.isa, kind) else {
+        return multiply_plainly(cpu, x, map, matrices, runs);
+    };
+    loops.tiled = loops.tiled.filter(|_| tiles_pay(kind, runs));
+    multiply_by(loops, cpu, x, map, matrices, runs);
+}
+
+/// Whether the processor's tiles would be full. They are not where scales are those of half a span: a tile is half empty
+/// and there is as much to scale. Nor where many runs end in the middle of a panel, as the rows of a mixture's experts do.
+fn tiles_pay(kind: Kind, runs: &[Run]) -> bool {
+    let many = || runs.iter().map(|run| run.rows).filter(|&rows| rows > FEW_MAX);
+    let (rows, places) =
+        (many().sum::<usize>(), many().map(|rows| rows.next_multiple_of(PANEL_ROWS)));
+    kind.group() >= SPAN && places.sum::<usize>() * 8 <= rows * 9
 }
 
 fn multiply_by(
@@ -98,33 +111,34 @@ fn multiply_by(
     let group = matrices[0].kind.group();
     let layout = Layout::new(x.columns, loops.planes, loops.lanes, group);
     let panels = Panels::new(x.columns, loops.planes, group);
-    // Groups of half a span leave half of the work of a tile and all of its scaling: there tiles lose.
-    let tiles = loops.tiled.is_some() && group >= SPAN;
-    let count = if tiles { count_panels(runs, PANEL_ROWS) } else { 0 };
-    let row_bytes = x.rows * layout.row_bytes();
-    scratch::with(&ACTIVATIONS, row_bytes + panels.bytes(count), |base| {
-        let panels = (count > 0).then(|| panels.at(base.wrapping_add(row_bytes)));
+    let count = match loops.tiled {
+        Some(_) => count_panels(runs, PANEL_ROWS, FEW_MAX + 1),
+        None => 0,
+    };
+    let x_bytes = x.rows * layout.row_bytes();
+    let (threads, tile_rows) = (cpu.pool.threads(), WIDTH * loops.lanes);
+    let row_grain = if count > 0 { PANEL_ROWS } else { 1 };
+    let matrix_row_bytes = |matrix: usize| matrices[matrix].row_bytes();
+    let tasks = Tasks::new(Cut { threads, tile_rows, row_grain }, runs, &matrix_row_bytes);
+    scratch::with(&ACTIVATIONS, x_bytes + panels.bytes(count), |base| {
+        let panels = (count > 0).then(|| panels.at(base.wrapping_add(x_bytes)));
         let activations = Activations { base, layout };
         quantize_rows(cpu, x, &activations);
-        let (threads, tile_rows) = (cpu.pool.threads(), WIDTH * loops.lanes);
-        let row_grain = if panels.is_some() { PANEL_ROWS } else { 1 };
-        let cut = Cut { threads, tile_rows, row_grain };
-        let call = Call { isa: cpu.isa, loops, cut, x: activations, panels, map, matrices };
-        let tasks = count_tasks(runs, |run| call.tasks(run));
-        let runs = &*runs;
+        let call =
+            Call { isa: cpu.isa, loops, tasks: &tasks, x: activations, panels, map, matrices };
         if let Some(panels) = &panels {
             cpu.pool.run(count, &|panel| {
-                let (run, index) = find_panel(runs, panel);
+                let (run, index) = find_panel(tasks.runs, panel);
                 call.fill_panel(panels, run, index);
             });
         }
-        cpu.pool.run(tasks, &|task| call.perform(runs, task, tasks));
+        cpu.pool.run(tasks.count, &|task| call.perform(task));
     });
 }
 
 fn quantize_rows(cpu: &Cpu<'_>, x: &Rows<'_>, to: &Activations) {
-    // Some microseconds of work in a task.
-    let grain = (16_384 / x.columns.max(1)).max(1);
+    // Two microseconds of work in a task.
+    let grain = (4096 / x.columns.max(1)).max(1);
     cpu.pool.run_ranges(x.rows, grain, &|rows| {
         for row in rows {
             let at = to.row(row).codes.cast_mut();
@@ -378,6 +392,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn tiles_are_for_full_panels() {
+        let out = RowsMut::new(FloatsMut::F32(&mut []), 0, 0).shared();
+        let check = |kind, rows: &[usize], pay| {
+            let runs = rows.iter().map(|&rows| Run::new(0, 0, 8, 0..rows, out)).collect::<Vec<_>>();
+            assert_eq!(tiles_pay(kind, &runs), pay, "{kind:?} {rows:?}");
+        };
+        let kind = Kind::Affine { bits: 4, group: 64 };
+        check(kind, &[512, 512], true);
+        check(kind, &[16], true);
+        check(kind, &[100], true);
+        check(kind, &[17], false);
+        check(Kind::Mxfp4, &[512], true);
+        check(Kind::Nvfp4, &[512], false);
+        // Experts: few rows each, of which some go to no panel; and enough.
+        check(kind, &[3, 33, 12, 25, 41, 30], false);
+        check(kind, &[3, 133, 12, 125, 141, 120], true);
     }
 
     #[test]

@@ -93,6 +93,29 @@ pub(crate) trait Dot<V: Simd>: 'static {
     unsafe fn start() -> Self::S;
     unsafe fn dot(sum: Self::S, codes: V::B, x: V::B) -> Self::S;
     unsafe fn widen(sum: Self::S) -> V::I;
+
+    /// Whether [`Self::two_dots`] is one operation.
+    const TWOS: bool = false;
+    /// Codes of two units of columns for [`Self::two_dots`].
+    #[inline(always)]
+    unsafe fn join(codes: [V::B; 2]) -> [V::B; 2] {
+        codes
+    }
+    /// Two units of columns, which follow each other at `x`, for two rows of activations.
+    #[inline(always)]
+    unsafe fn two_dots(sums: [Self::S; 2], codes: [V::B; 2], x: [*const u8; 2]) -> [Self::S; 2] {
+        // SAFETY: as in the module's head.
+        each(|i| unsafe {
+            let first = Self::dot(sums[i], codes[0], V::splat_dword(x[i]));
+            Self::dot(first, codes[1], V::splat_dword(x[i].add(4)))
+        })
+    }
+    /// What `two_dots` added, by row.
+    #[inline(always)]
+    unsafe fn widen_two(sums: [Self::S; 2]) -> [V::I; 2] {
+        // SAFETY: as above.
+        each(|i| unsafe { Self::widen(sums[i]) })
+    }
 }
 
 /// What multiplies codes up to some maximum, on processors that do not take any byte as it is.
@@ -104,6 +127,8 @@ pub(crate) trait Codes: 'static {
     type Mull: Dot<neon::Neon>;
     #[cfg(target_arch = "aarch64")]
     type Sdot: Dot<neon::Neon>;
+    #[cfg(target_arch = "aarch64")]
+    type Smmla: Dot<neon::Neon>;
 }
 
 /// Codes of fewer than 8 bits, `STEPS` of whose products may be added in 16 bits ([`pair_steps`]).
@@ -118,6 +143,8 @@ impl<const STEPS: usize> Codes for Small<STEPS> {
     type Mull = neon::Mull<0>;
     #[cfg(target_arch = "aarch64")]
     type Sdot = neon::Sdot<0>;
+    #[cfg(target_arch = "aarch64")]
+    type Smmla = neon::Smmla<0>;
 }
 
 impl Codes for Whole {
@@ -127,6 +154,8 @@ impl Codes for Whole {
     type Mull = neon::Mull<128>;
     #[cfg(target_arch = "aarch64")]
     type Sdot = neon::Sdot<128>;
+    #[cfg(target_arch = "aarch64")]
+    type Smmla = neon::Smmla<128>;
 }
 
 /// `[f(0), f(1), …]`. `std::array::from_fn` does the same and costs the compiler a dozen functions for each use, which
@@ -239,9 +268,15 @@ macro_rules! entry_points {
                     // SAFETY: as above.
                     unsafe { $body::<Neon, <$C::Codes as Codes>::Sdot, $C>($($arg),*) }
                 }
+                #[target_feature(enable = "neon,dotprod,i8mm")]
+                unsafe fn i8mm<$C: $bound>($($arg: $type),*) {
+                    // SAFETY: as above.
+                    unsafe { $body::<Neon, <$C::Codes as Codes>::Smmla, $C>($($arg),*) }
+                }
                 match isa {
                     $crate::Isa::Neon => Some(neon::<$C>),
-                    $crate::Isa::Dotprod | $crate::Isa::I8mm => Some(dotprod::<$C>),
+                    $crate::Isa::Dotprod => Some(dotprod::<$C>),
+                    $crate::Isa::I8mm => Some(i8mm::<$C>),
                     _ => None,
                 }
             }

@@ -1,4 +1,4 @@
-//! 128-bit NEON registers, and `sdot` where the processor has it.
+//! 128-bit NEON registers, and `sdot` and `smmla` where the processor has them.
 
 use std::arch::aarch64::*;
 
@@ -282,6 +282,71 @@ impl<const SHIFT: u8> Dot<Neon> for Sdot<SHIFT> {
     unsafe fn widen(sum: int32x4_t) -> int32x4_t {
         sum
     }
+}
+
+/// `smmla`: two weight rows by two rows of activations, eight columns; for one row `sdot`. Codes as in [`Sdot`].
+pub(crate) struct Smmla<const SHIFT: u8>;
+
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl<const SHIFT: u8> Dot<Neon> for Smmla<SHIFT> {
+    type S = int32x4_t;
+    const STEPS: usize = 8;
+    const TWOS: bool = true;
+    #[inline(always)]
+    unsafe fn prepare(codes: uint8x16_t) -> uint8x16_t {
+        shifted::<SHIFT>(codes)
+    }
+    #[inline(always)]
+    unsafe fn start() -> int32x4_t {
+        unsafe { vdupq_n_s32(0) }
+    }
+    #[inline(always)]
+    unsafe fn dot(sum: int32x4_t, codes: uint8x16_t, x: uint8x16_t) -> int32x4_t {
+        unsafe { Sdot::<SHIFT>::dot(sum, codes, x) }
+    }
+    #[inline(always)]
+    unsafe fn widen(sum: int32x4_t) -> int32x4_t {
+        sum
+    }
+    #[inline(always)]
+    unsafe fn join(codes: [uint8x16_t; 2]) -> [uint8x16_t; 2] {
+        unsafe {
+            let [a, b] = codes.map(|codes| vreinterpretq_u32_u8(codes));
+            [vreinterpretq_u8_u32(vzip1q_u32(a, b)), vreinterpretq_u8_u32(vzip2q_u32(a, b))]
+        }
+    }
+    #[inline(always)]
+    unsafe fn two_dots(
+        sums: [int32x4_t; 2],
+        codes: [uint8x16_t; 2],
+        x: [*const u8; 2],
+    ) -> [int32x4_t; 2] {
+        unsafe {
+            let x = vcombine_u8(vld1_u8(x[0]), vld1_u8(x[1]));
+            each(|i| smmla(sums[i], codes[i], x))
+        }
+    }
+    #[inline(always)]
+    unsafe fn widen_two(sums: [int32x4_t; 2]) -> [int32x4_t; 2] {
+        unsafe { [vuzp1q_s32(sums[0], sums[1]), vuzp2q_s32(sums[0], sums[1])] }
+    }
+}
+
+/// `sum[i][j] += codes[i][..8] · x[j][..8]`
+#[inline(always)]
+unsafe fn smmla(mut sum: int32x4_t, codes: uint8x16_t, x: uint8x16_t) -> int32x4_t {
+    // SAFETY: the processor has the instruction, by the caller's promise.
+    unsafe {
+        std::arch::asm!(
+            ".arch_extension i8mm",
+            "smmla {sum:v}.4s, {codes:v}.16b, {x:v}.16b",
+            sum = inout(vreg) sum,
+            codes = in(vreg) codes,
+            x = in(vreg) x,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
 }
 
 #[allow(clippy::undocumented_unsafe_blocks)]

@@ -10,7 +10,8 @@ use super::Tiled;
 use super::panels::{PANEL_ROWS, Panel};
 use crate::quantized::activations::SPAN;
 use crate::quantized::many::WIDTH;
-use crate::simd::amx::{B_STRIDE, Hardware, TILE_ROWS, Tiles};
+use crate::simd::amx::TILE_ROWS;
+use crate::simd::amx::bytes::{B_STRIDE, Hardware, Tiles};
 use crate::simd::avx512::Avx512;
 use crate::simd::{Simd, each};
 
@@ -38,7 +39,7 @@ pub(super) unsafe fn hardware(args: &Tiled) {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) unsafe fn emulated(args: &Tiled) {
     // SAFETY: the caller's promise.
-    unsafe { blocks::<crate::simd::amx::Emulated>(args) }
+    unsafe { blocks::<crate::simd::amx::bytes::Emulated>(args) }
 }
 
 #[inline(always)]
