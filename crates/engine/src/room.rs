@@ -35,9 +35,7 @@ pub(crate) fn shares(bytes: usize, page_bytes: usize, draft_page_bytes: usize) -
 fn free_bytes() -> Option<usize> {
     match mlx::device() {
         // The system calls the pages of mapped weights available: they are not.
-        mlx::Device::Cpu => {
-            Some(machine_free_bytes()?.saturating_sub(mlx::memory::mapped_bytes()))
-        }
+        mlx::Device::Cpu => Some(machine_free_bytes()?.saturating_sub(mlx::memory::mapped_bytes())),
         _ => Some(mlx::memory::limit_bytes().saturating_sub(mlx::memory::active_bytes())),
     }
 }
