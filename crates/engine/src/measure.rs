@@ -69,6 +69,18 @@ pub struct Beside {
     pub steps: usize,
 }
 
+/// Chats that begin like one that runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Later {
+    /// To the first token of the one that runs, which computes all.
+    pub first: Duration,
+    /// To that of the slowest of the others, which come together.
+    pub slowest: Duration,
+    /// The longest step meanwhile.
+    pub longest_gap: Duration,
+    pub steps: usize,
+}
+
 /// A loaded model to measure again and again.
 pub struct Bench {
     engine: Box<dyn Engine>,
@@ -139,7 +151,7 @@ impl Bench {
             temperature: 0.0,
             parts: false,
         };
-        let (alone, ..) = self.until_started(request(base, one), 1, &mut tally)?;
+        let (alone, ..) = self.until_started(vec![request(base, one)], 1, &mut tally)?;
         while self.engine.step(&mut tally) == Work::More {}
         let mut tally = Tally::default();
         let short = Exercise { prompt_tokens: 20, decode_tokens: 1000, ..one };
@@ -154,22 +166,54 @@ impl Bench {
         }
         let last = base + running as u64 + 1;
         let (beside, longest_gap, steps) =
-            self.until_started(request(last, one), running + 1, &mut tally)?;
+            self.until_started(vec![request(last, one)], running + 1, &mut tally)?;
         (1..=running as u64).for_each(|index| self.engine.cancel(RequestId(base + index)));
         while self.engine.step(&mut tally) == Work::More {}
         Ok(Beside { alone, beside, longest_gap, steps })
     }
 
+    /// `chats` prompts that share so many tokens and have some of their own: one, and then the others while it is answered.
+    pub fn later(
+        &mut self,
+        chats: usize,
+        shared_tokens: usize,
+        own_tokens: usize,
+    ) -> Result<Later, Failure> {
+        let base = self.rounds * 1000;
+        self.rounds += 1;
+        let mut tally = Tally::default();
+        let exercise = Exercise {
+            prompt_tokens: shared_tokens,
+            decode_tokens: 1000,
+            sequences: 1,
+            temperature: 0.0,
+            parts: false,
+        };
+        let chat = |id: u64| {
+            let mut chat = request(base, exercise);
+            if let Input::Raw { prompt } = &mut chat.input {
+                *prompt += &format!(" {}{}", letters(id), " b".repeat(own_tokens));
+            }
+            Request { id: RequestId(base + id), ..chat }
+        };
+        let (first, ..) = self.until_started(vec![chat(0)], 1, &mut tally)?;
+        let others = (1..chats as u64).map(chat).collect();
+        let (slowest, longest_gap, steps) = self.until_started(others, chats, &mut tally)?;
+        (0..chats as u64).for_each(|id| self.engine.cancel(RequestId(base + id)));
+        while self.engine.step(&mut tally) == Work::More {}
+        Ok(Later { first, slowest, longest_gap, steps })
+    }
+
     /// How long it takes until so many have begun their replies, the longest step, and how many there were.
     fn until_started(
         &mut self,
-        request: Request,
+        requests: Vec<Request>,
         started: usize,
         tally: &mut Tally,
     ) -> Result<(Duration, Duration, usize), Failure> {
         let start = Instant::now();
         let (mut longest, mut steps) = (Duration::ZERO, 0);
-        self.engine.submit(request, tally);
+        requests.into_iter().for_each(|request| self.engine.submit(request, tally));
         while tally.started < started {
             let step = Instant::now();
             self.engine.step(tally);
@@ -183,9 +227,6 @@ impl Bench {
 
 /// Prompts differ from the first token on, so that no round finds another's past in the cache.
 fn request(id: u64, exercise: Exercise) -> Request {
-    let letters = |number: u64| -> String {
-        number.to_string().chars().map(|digit| (b'a' + digit as u8 - b'0') as char).collect()
-    };
     let prompt = letters(id) + &" a".repeat(exercise.prompt_tokens);
     Request {
         id: RequestId(id),
@@ -202,6 +243,10 @@ fn request(id: u64, exercise: Exercise) -> Request {
         tool_choice: protocol::ToolChoice::default(),
         render_only: false,
     }
+}
+
+fn letters(number: u64) -> String {
+    number.to_string().chars().map(|digit| (b'a' + digit as u8 - b'0') as char).collect()
 }
 
 #[derive(Default)]

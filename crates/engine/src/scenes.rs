@@ -148,7 +148,9 @@ fn a_running_reply_is_taken_up_where_it_is() {
         let mut readers = Readers::default();
         let prompt = "the cat sat on a mat";
         steps.submit(request(0, prompt, 60, &[]), &mut readers);
-        (0..count).for_each(|_| drop(steps.step(&mut readers)));
+        for _ in 0..count {
+            steps.step(&mut readers);
+        }
         let is_running = !readers.is_done(RequestId(0));
         let longer = format!("{prompt}{} and saw", reply(&readers.events[&RequestId(0)]).0);
         steps.submit(request(1, &longer, 20, &[]), &mut readers);

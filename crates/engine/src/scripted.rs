@@ -62,6 +62,8 @@ pub(crate) struct ScriptedExecutor {
     pub fail_reading_after: Option<usize>,
     /// Steps of more rows than this have no room.
     pub rows_max: Option<usize>,
+    /// Nor have steps with this token of a prompt.
+    pub heavy: Option<u32>,
 }
 
 #[derive(Clone, Default)]
@@ -103,11 +105,11 @@ impl Default for Summary {
 }
 
 impl Summary {
-    fn of(history: &[u32]) -> Summary {
+    pub fn of(history: &[u32]) -> Summary {
         history.iter().fold(Summary::default(), |summary, token| summary.with(*token))
     }
 
-    fn with(self, token: u32) -> Summary {
+    pub fn with(self, token: u32) -> Summary {
         Summary {
             length: self.length + 1,
             free: self.free.wrapping_mul(31).wrapping_add(token),
@@ -115,7 +117,7 @@ impl Summary {
         }
     }
 
-    fn next(self) -> u32 {
+    pub fn next(self) -> u32 {
         if self.free.is_multiple_of(41) { END } else { 1 + self.free % 400 }
     }
 
@@ -212,6 +214,7 @@ impl ScriptedExecutor {
             fail_after: None,
             fail_reading_after: None,
             rows_max: None,
+            heavy: None,
         }
     }
 
@@ -233,6 +236,12 @@ impl ScriptedExecutor {
 
     pub fn open_slots(&self) -> usize {
         self.slots.len()
+    }
+
+    /// What is drawn from is what is in the pages.
+    fn check(&self, slot: usize) {
+        let state = self.slots[&slot].state;
+        assert_eq!(state, Summary::of(&self.remembered(slot)), "slot {slot} has other pages");
     }
 
     fn push(&mut self, slot: usize, token: u32) {
@@ -351,10 +360,7 @@ impl ScriptedExecutor {
             if row < drawing_from {
                 continue;
             }
-            let history = match self.script.is_recurrent {
-                true => self.slots[&feed.slot].state,
-                false => Summary::of(&self.remembered(feed.slot)),
-            };
+            let history = self.slots[&feed.slot].state;
             let token = history.drawn(&feed.draws[row - drawing_from].edits);
             let is_last = row + 1 == tokens.len();
             let draw = &feed.draws[row - drawing_from];
@@ -409,8 +415,9 @@ impl Executor for ScriptedExecutor {
     }
 
     fn close(&mut self, slot: usize) {
-        let slot =
-            self.slots.remove(&slot).unwrap_or_else(|| panic!("slot {slot} was closed twice"));
+        assert!(self.slots.contains_key(&slot), "slot {slot} was closed twice");
+        self.check(slot);
+        let Some(slot) = self.slots.remove(&slot) else { return };
         for (index, page) in slot.pages.iter().enumerate() {
             self.leave(*page, index >= slot.left_behind);
         }
@@ -422,6 +429,7 @@ impl Executor for ScriptedExecutor {
 
     fn rewind(&mut self, slot: usize, length: usize) {
         assert!(self.can_rewind(), "a recurrent model does not go back");
+        self.check(slot);
         let mut at = self.slots.remove(&slot).unwrap();
         assert!(length <= at.length, "rewound forward");
         let kept = length.div_ceil(self.script.page_tokens);
@@ -431,6 +439,8 @@ impl Executor for ScriptedExecutor {
         at.pages.truncate(kept);
         (at.length, at.drawn) = (length, None);
         self.slots.insert(slot, at);
+        let state = Summary::of(&self.remembered(slot));
+        self.slots.entry(slot).and_modify(|at| at.state = state);
     }
 
     fn fork(&mut self, slot: usize, length: usize) -> usize {
@@ -492,10 +502,11 @@ impl Executor for ScriptedExecutor {
             data.window_slots += usize::from(index >= behind);
         }
         let slot = self.open();
-        let state = state.copied().unwrap_or_default();
         let pages = pages.to_vec();
-        let at = Slot { pages, length, state, left_behind: behind, ..Slot::default() };
-        self.slots.insert(slot, at);
+        self.slots.insert(slot, Slot { pages, length, left_behind: behind, ..Slot::default() });
+        let known = state.copied().filter(|_| self.script.is_recurrent && length > 0);
+        let state = known.unwrap_or_else(|| Summary::of(&self.remembered(slot)));
+        self.slots.entry(slot).and_modify(|at| at.state = state);
         slot
     }
 
@@ -552,7 +563,12 @@ impl Executor for ScriptedExecutor {
     fn dispatch(&mut self, feeds: &[Feed<usize>]) -> Result<ScriptedTicket, Failure> {
         let rows = feeds.iter().map(Feed::rows).sum();
         assert!(rows > 0, "an empty step");
-        if !passes(&mut self.fail_after) || self.rows_max.is_some_and(|most| rows > most) {
+        let is_heavy = feeds.iter().any(|feed| match (&feed.input, self.heavy) {
+            (Input::Tokens(tokens), Some(heavy)) => tokens.contains(&heavy),
+            _ => false,
+        });
+        let is_long = self.rows_max.is_some_and(|most| rows > most);
+        if !passes(&mut self.fail_after) || is_long || is_heavy {
             return Err(Failure::new(FailureKind::NoRoom, "scripted failure"));
         }
         let fails = !passes(&mut self.fail_reading_after);

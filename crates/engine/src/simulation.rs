@@ -17,7 +17,7 @@ use text::constraint::{Grammar, Vocabulary, Wish};
 use crate::executor::Executor;
 use crate::forms::Forms;
 use crate::sampling::Edits;
-use crate::scripted::{self, Script, ScriptedExecutor};
+use crate::scripted::{self, Script, ScriptedExecutor, Summary};
 use crate::steps::{Settings, Steps};
 
 pub(crate) const CONTEXT: usize = 256;
@@ -111,16 +111,17 @@ fn alone_within(
     context: usize,
 ) -> Option<(String, FinishReason)> {
     let input = Input::Raw { prompt: prompt.to_owned() };
-    let mut tokens = text.encode_prompt(prompt, text.prompt_kind(&input)).unwrap();
+    let tokens = text.encode_prompt(prompt, text.prompt_kind(&input)).unwrap();
     let limit = num_predict.min(context.checked_sub(tokens.len()).filter(|room| *room > 0)?);
+    let mut history = Summary::of(&tokens);
     let mut stream = text.decoder();
     let mut reply = String::new();
     for _ in 0..limit {
-        let token = scripted::next(&tokens);
+        let token = history.next();
         if token == scripted::END {
             return Some((reply + &stream.finish(), FinishReason::Stop));
         }
-        tokens.push(token);
+        history = history.with(token);
         reply.push_str(&stream.push(token));
     }
     Some((reply + &stream.finish(), FinishReason::Length))
@@ -373,6 +374,38 @@ fn a_failing_step_is_tried_again_and_then_costs_only_its_sequences() {
     steps.submit(request(5, prompt, 20, &[]), &mut readers);
     run_to_end(&mut steps, &mut readers);
     assert_eq!(reply(&readers.events[&RequestId(5)]).0, whole);
+    check_pages(&mut steps);
+}
+
+/// Whoever else is in the step gets his reply, and the engine goes on.
+#[test]
+fn a_step_without_room_fails_only_those_who_need_it() {
+    let text = text();
+    let mut steps =
+        Steps::new(ScriptedExecutor::new(), Rc::clone(&text), Settings::new(CONTEXT, 7));
+    let mut readers = Readers::default();
+    let heavy = text.encode_prompt("!", text.prompt_kind(&Input::Raw { prompt: "!".into() }));
+    steps.executor_mut().heavy = heavy.unwrap().last().copied();
+    let prompts = ["the cat sat", "a mat", "the cat sat on a mat and saw! the sea", "and again"];
+    for (id, prompt) in (0..).zip(prompts) {
+        steps.submit(request(id, prompt, 30, &[]), &mut readers);
+        if id == 1 {
+            // These two run when the others come.
+            (0..4).for_each(|_| assert_eq!(steps.step(&mut readers), Work::More));
+        }
+    }
+    run_to_end(&mut steps, &mut readers);
+    assert_eq!(readers.failures(), HashSet::from([RequestId(2)]));
+    assert_eq!(readers.failure(2).kind, FailureKind::NoRoom);
+    for id in [0, 1, 3] {
+        let expected = alone(&text, prompts[id as usize], 30);
+        let (said, reason) = reply(&readers.events[&RequestId(id)]);
+        assert_eq!((said, reason), (expected.0, Some(expected.1)), "{id}");
+    }
+    steps.executor_mut().heavy = None;
+    steps.submit(request(9, prompts[2], 30, &[]), &mut readers);
+    run_to_end(&mut steps, &mut readers);
+    assert_eq!(reply(&readers.events[&RequestId(9)]).0, alone(&text, prompts[2], 30).0);
     check_pages(&mut steps);
 }
 

@@ -9,12 +9,31 @@ use std::path::Path;
 use engine::measure::Bench;
 use protocol::{LoadModel, ModelFiles};
 
+fn bench() -> Bench {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench/qwen3-0.6b-4");
+    let model = ModelFiles::of_folder("qwen3-0.6b", &folder).unwrap();
+    Bench::load(&LoadModel { model, ..LoadModel::default() }).unwrap()
+}
+
+/// Seven chats that begin like one that runs.
+#[test]
+#[ignore = "a minute; a measurement"]
+fn later_chats_with_a_system_prompt_of_2000_tokens() {
+    let mut bench = bench();
+    for own in [16, 40] {
+        // The first one warms up.
+        for _ in 0..2 {
+            let round = bench.later(8, 2000, own).unwrap();
+            let part = 100.0 * round.slowest.as_secs_f64() / round.first.as_secs_f64();
+            eprintln!("{own} own tokens: {round:.3?}, {part:.1} %");
+        }
+    }
+}
+
 #[test]
 #[ignore = "minutes; a measurement"]
 fn a_prompt_of_800_tokens_beside_two_replies() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench/qwen3-0.6b-4");
-    let model = ModelFiles::of_folder("qwen3-0.6b", &folder).unwrap();
-    let mut bench = Bench::load(&LoadModel { model, ..LoadModel::default() }).unwrap();
+    let mut bench = bench();
     let rounds: Vec<_> = (0..4).map(|_| bench.beside(2, 800).unwrap()).collect();
     // The first one warms up.
     for round in &rounds {

@@ -210,49 +210,75 @@ impl tracing::Subscriber for Listener {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
+/// Of each skill some held-out cases that have no tools.
+fn heldout() -> BTreeMap<String, Vec<(Vec<Message>, bool)>> {
+    let mut skills = BTreeMap::new();
+    for entry in std::fs::read_dir(models().join("pocket/heldout")).unwrap() {
+        let path = entry.unwrap().path();
+        let skill = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let lines = std::fs::read_to_string(&path).unwrap();
+        let cases = lines.lines().step_by(6).filter_map(|line| {
+            let case: serde_json::Value = serde_json::from_str(line).ok()?;
+            let messages = case["messages"].as_array()?.iter().map(|message| {
+                let role = serde_json::from_value(message["role"].clone()).ok()?;
+                let content = message["content"].as_str()?.to_owned();
+                let is_plain = message.get("tool_calls").is_none();
+                is_plain.then(|| Message { role, content, ..Message::default() })
+            });
+            let messages = messages.collect::<Option<Vec<Message>>>()?;
+            case.get("tools").is_none().then(|| (messages, case["think"] == true))
+        });
+        let cases: Vec<_> = cases.collect();
+        if path.extension().is_some_and(|end| end == "jsonl") && !cases.is_empty() {
+            skills.insert(skill, cases);
+        }
+    }
+    skills
+}
+
+/// One cell of the table: tokens, how many in a second, and how many of the drafted ones were accepted.
+fn measured(
+    cases: &[(Vec<Message>, bool)],
+    options: &Options,
+    drafts: Drafts,
+    log: &Log,
+) -> (u32, String) {
+    let mut engine = load(&models(), drafts);
+    let (mut time, mut tokens) = (Duration::ZERO, 0);
+    for (id, (messages, think)) in (0..).zip(cases) {
+        let input = Input::Chat { messages: messages.clone(), tools: Vec::new(), template: None };
+        let ask = Request { input, ..request(id, "", *think, options) };
+        let (reader, took) = serve(&mut *engine, vec![ask]);
+        time += took;
+        tokens += reader.replies.values().map(|reply| reply.2).sum::<u32>();
+    }
+    let mut cell = format!("{:.0}", f64::from(tokens) / time.as_secs_f64());
+    let [drafted, accepted] =
+        [&log.drafted, &log.accepted].map(|count| count.swap(0, Ordering::Relaxed));
+    if drafted > 0 {
+        let share = 100.0 * accepted as f64 / drafted as f64;
+        cell += &format!(" ({share:.0} % of {drafted})");
+    }
+    (tokens, cell)
+}
+
 /// Tokens a second, and how many of the drafted tokens were accepted. `cargo test --release -p engine --test speculation -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement"]
 fn what_speculation_brings() {
     let log = Arc::new(Log::default());
     tracing::subscriber::set_global_default(Listener(Arc::clone(&log))).unwrap();
-    let read = |file: PathBuf| std::fs::read_to_string(file).unwrap();
     let greedy = Options { temperature: Some(0.0), num_predict: Some(200), ..Options::default() };
     let sampled = Options { seed: Some(1), num_predict: Some(200), ..Options::default() };
     println!(
         "| skill | options | tokens | plain | draft model | prompt lookup |\n|---|---|---|---|---|---|"
     );
-    for skill in ["about-ollmlx", "arithmetic", "copying", "json", "memory", "planted-sentence-500"]
-    {
-        let lines = read(models().join(format!("pocket/heldout/{skill}.jsonl")));
-        let cases: Vec<serde_json::Value> =
-            lines.lines().take(20).map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (skill, cases) in heldout() {
         for (name, options) in [("greedy", &greedy), ("sampled", &sampled)] {
-            let mut row = format!("| {skill} | {name} |");
-            for drafts in [Drafts::None, Drafts::Model, Drafts::Lookup] {
-                let mut engine = load(&models(), drafts);
-                let (mut time, mut tokens) = (Duration::ZERO, 0);
-                for (id, case) in cases.iter().enumerate() {
-                    let question = case["messages"][0]["content"].as_str().unwrap();
-                    let think = case["think"] == true;
-                    let ask = request(id as u64, question, think, options);
-                    let (reader, took) = serve(&mut *engine, vec![ask]);
-                    time += took;
-                    tokens += reader.replies.values().map(|reply| reply.2).sum::<u32>();
-                }
-                if drafts == Drafts::None {
-                    row += &format!(" {tokens} |");
-                }
-                row += &format!(" {:.0}", f64::from(tokens) / time.as_secs_f64());
-                let [drafted, accepted] =
-                    [&log.drafted, &log.accepted].map(|count| count.swap(0, Ordering::Relaxed));
-                if drafted > 0 {
-                    let share = 100.0 * accepted as f64 / drafted as f64;
-                    row += &format!(" ({share:.0} % of {drafted})");
-                }
-                row += " |";
-            }
-            println!("{row}");
+            let [(tokens, plain), (_, draft), (_, lookup)] =
+                [Drafts::None, Drafts::Model, Drafts::Lookup]
+                    .map(|drafts| measured(&cases, options, drafts, &log));
+            println!("| {skill} | {name} | {tokens} | {plain} | {draft} | {lookup} |");
         }
     }
 }

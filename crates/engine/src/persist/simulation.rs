@@ -79,6 +79,27 @@ fn what_is_said_is_written_while_the_process_lives() {
     assert!(cached + 8 >= first_tokens - 1, "{cached} of {first_tokens}");
 }
 
+/// The folder goes away, so nothing can be written, or is full from the start.
+#[test]
+fn a_disk_that_takes_nothing_costs_no_reply() {
+    let text = text();
+    for bytes_max in [u64::MAX, 1] {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("pages");
+        let mut steps = start(&folder, Script::default(), bytes_max);
+        for (turn, prompt) in [FIRST, "the sea again", FIRST, "a mat"].into_iter().enumerate() {
+            let (said, ..) = ask(&mut steps, prompt);
+            assert_eq!(said, alone(&text, prompt, 20).0);
+            steps.flush_pages();
+            if turn == 1 && bytes_max == u64::MAX {
+                std::fs::remove_dir_all(&folder).unwrap();
+                std::fs::write(&folder, "no folder").unwrap();
+            }
+        }
+        check_pages(&mut steps);
+    }
+}
+
 /// Restarts, damaged files, a small disk and a small memory.
 #[test]
 fn a_disk_changes_no_reply() {

@@ -67,7 +67,8 @@ impl<E: Executor> Desk for Door<'_, E> {
         let page_tokens = self.executor.page_tokens();
         let reserved_pages = first_tokens(sequence).div_ceil(page_tokens);
         let found = self.beginning(id);
-        let whole = found.length / page_tokens;
+        // A page that only a running sequence has is shared and not stood on.
+        let whole = (found.length / page_tokens).min(found.nodes.len());
         // Not on a page of which only a part fits: it will be copied, or be its own when it has left the tree.
         let nodes = found.nodes[..whole].to_vec();
         self.tree.enter(&nodes);

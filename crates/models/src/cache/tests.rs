@@ -117,7 +117,8 @@ impl World {
 
     fn act(&mut self, dice: &mut Dice) {
         let slots = self.slots.len();
-        match dice.roll(12) {
+        match dice.roll(13) {
+            12 if slots > 0 && slots < 5 => self.open_beside(dice),
             0 if slots < 5 => {
                 let slot = self.memory.open();
                 self.began(slot, Vec::new());
@@ -211,6 +212,22 @@ impl World {
             let slot = self.memory.open_on(&held.pages, length, held.state.as_ref());
             assert_eq!(self.memory.pages_in_use(), pages);
             let tokens = held.tokens.clone();
+            self.began(slot, tokens);
+        } else {
+            assert!(self.kind.windowed, "{:?}", self.kind);
+        }
+    }
+
+    /// Begins within pages of a sequence that goes on writing to them, and that nobody holds.
+    fn open_beside(&mut self, dice: &mut Dice) {
+        let (slot, tokens) = &self.slots[dice.roll(self.slots.len())];
+        let length = if self.kind.recurrent { tokens.len() } else { dice.roll(tokens.len() + 1) };
+        let pages = self.memory.pages(*slot)[..length.div_ceil(PAGE)].to_vec();
+        let (state, tokens) = (self.memory.state(*slot), tokens[..length].to_vec());
+        if self.memory.is_resumable(&pages, length, state.as_ref()) {
+            let before = self.memory.pages_in_use();
+            let slot = self.memory.open_on(&pages, length, state.as_ref());
+            assert_eq!(self.memory.pages_in_use(), before);
             self.began(slot, tokens);
         } else {
             assert!(self.kind.windowed, "{:?}", self.kind);

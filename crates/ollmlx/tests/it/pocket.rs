@@ -107,6 +107,37 @@ fn a_second_turn_computes_only_what_is_new() {
     assert!(cached[1] >= counts[0] && cached[1] < counts[1], "{cached:?} of {counts:?}");
 }
 
+/// An end with `length`, unless the request may go on without what came first.
+#[test]
+fn a_full_context_is_an_end_or_shifts() {
+    let mut home = Home::real();
+    home.set("OLLAMA_CONTEXT_LENGTH", "64");
+    let server = Server::start(&mut home);
+    // It never stops by itself.
+    let (ends, messages) = (json!({"4087": -100}), json!([{"role": "user", "content": PROMPT}]));
+    let native = |path: &str, fields: Value| {
+        let mut body = json!({"model": "pocket", "prompt": PROMPT, "messages": messages, "stream": false,
+            "options": {"seed": 1, "num_predict": 150, "temperature": 2, "logit_bias": ends}});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let told = post(&server, path, &body).json();
+        let count = |key: &str| told[key].as_u64().unwrap();
+        assert_eq!(told["done_reason"], "length", "{told}");
+        (count("prompt_eval_count"), count("eval_count"))
+    };
+    for path in ["/api/generate", "/api/chat"] {
+        for fields in [json!({}), json!({"shift": false})] {
+            let (prompt, reply) = native(path, fields);
+            assert_eq!(prompt + reply, 64, "{path}");
+        }
+        assert_eq!(native(path, json!({"shift": true})).1, 150, "{path}");
+    }
+    let body = json!({"model": "pocket", "messages": messages, "max_tokens": 150, "seed": 1,
+        "temperature": 2, "logit_bias": ends});
+    let told = post(&server, "/v1/chat/completions", &body).json();
+    assert_eq!(told["choices"][0]["finish_reason"], "length", "{told}");
+    assert_eq!(told["usage"]["total_tokens"], 64, "{told}");
+}
+
 #[test]
 fn on_the_command_line() {
     let mut home = Home::real();
