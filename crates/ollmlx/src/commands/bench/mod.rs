@@ -39,6 +39,9 @@ pub struct Args {
     /// 0 takes the best token, anything else samples
     #[arg(long, default_value_t = 0.0)]
     temperature: f32,
+    /// How keys and values are stored: f16, q8_0, q4_0; as OLLAMA_KV_CACHE_TYPE of a server
+    #[arg(long)]
+    kv_cache_type: Option<String>,
     /// Processor threads; without it OLLMLX_NUM_THREADS, then one per core
     #[arg(long)]
     threads: Option<u32>,
@@ -67,8 +70,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn measure(args: Args) -> anyhow::Result<()> {
-    let job =
-        LoadModel { model: files(&args.model)?, threads: args.threads, ..LoadModel::default() };
+    let job = LoadModel {
+        model: files(&args.model)?,
+        threads: args.threads,
+        kv_cache_type: args.kv_cache_type.clone(),
+        ..LoadModel::default()
+    };
     let mut bench = Bench::load(&job)?;
     let exercise = Exercise {
         prompt_tokens: args.prompt,
