@@ -57,7 +57,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "pocket",
-        about: "what the embedded model can do: pocket --evaluate; its training in small: pocket --toy (slow)",
+        about: "what the embedded model can do: pocket --evaluate; its training in small: pocket --toy",
         run: |args| done(pocket::run(args)),
     },
     Command {

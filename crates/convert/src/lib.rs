@@ -4,6 +4,7 @@
 //! streams them into the store. Nothing is written before the source is known to be whole, and a job that fails removes
 //! what it wrote. Knows no architecture: a model that no runner can run is still imported faithfully.
 
+mod named;
 mod plan;
 mod quantised;
 mod source;
@@ -38,7 +39,11 @@ pub fn import(
         source.put_before_names(store::DRAFT_FILES);
     }
     let store = Store::open(&job.store, None).map_err(failure)?;
-    let layers = write::all(&store, &source, &plan, progress)?;
+    let named = if job.is_draft { None } else { named::of(&source, progress) };
+    let mut layers = write::all(&store, &source, &plan, progress)?;
+    if let Some(named) = named {
+        layers.extend(named::layers(&store, named)?);
+    }
     let config =
         serde_json::to_value(config).map_err(|error| Failure::internal(error.to_string()))?;
     Ok(Converted { layers, config })

@@ -11,7 +11,7 @@ use protocol::{
     Engine, Event, FinishReason, Format, Input, LoadModel, ModelFiles, Options, Outbox, Request,
     RequestId, Think, ToolChoice, Work,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 #[path = "../../text/src/constraint/tests/made.rs"]
 mod made;
@@ -94,28 +94,12 @@ fn request(id: usize, schema: &Value) -> Request {
     }
 }
 
-/// `nullable` is not JSON Schema's, so the judge does not know it.
-fn without_nullable(schema: &Value) -> Value {
-    match schema {
-        Value::Object(fields) if fields.get("nullable") == Some(&json!(true)) => {
-            let mut rest = fields.clone();
-            rest.remove("nullable");
-            json!({"anyOf": [{"type": "null"}, rest]})
-        }
-        Value::Object(fields) => {
-            fields.iter().map(|(key, value)| (key.clone(), without_nullable(value))).collect()
-        }
-        Value::Array(items) => items.iter().map(without_nullable).collect(),
-        other => other.clone(),
-    }
-}
-
 #[track_caller]
 fn check_whole(name: &str, schema: &Value, text: &str) {
     let value: Value =
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{name}: {error} in {text}"));
     let options = jsonschema::options().should_validate_formats(true);
-    let validator = options.build(&without_nullable(schema)).unwrap();
+    let validator = options.build(&made::without_nullable(schema)).unwrap();
     if let Err(error) = validator.validate(&value) {
         panic!("{name}: {error} in {text}");
     }

@@ -8,8 +8,8 @@ use protocol::{Input, Think};
 use crate::parsers::{Asked, Parser, Parsers};
 use crate::template::go::literal;
 use crate::{
-    ChatTemplate, Conversation, Error, Files, ModelfileTemplate, Renderer, Result, Specials,
-    Stream, Tokenizer,
+    ChatTemplate, Conversation, Error, Files, ModelfileTemplate, NamedTemplate, Renderer, Result,
+    Specials, Stream, Tokenizer,
 };
 
 /// A model's tokenizer, and how its prompts are written: by a built-in renderer, else by its TEMPLATE, else by the
@@ -57,15 +57,23 @@ impl Text {
 
     /// With the model's PARSER and TEMPLATE, as far as they tell how replies are to be read.
     pub fn with_parser(self, parser: Option<&str>, template: Option<&str>) -> Text {
+        let template = template.filter(|source| !self.names_its_template(source));
         Text { parsers: self.parsers.with_modelfile(parser, template), ..self }
     }
 
-    /// With the model's TEMPLATE, which may be broken: then no conversation can be rendered. The plain one says
-    /// nothing that the repository's template does not say better.
+    /// With the model's TEMPLATE, which may be broken: then no conversation can be rendered. The plain one and the one
+    /// that was found for the repository's template say nothing that the latter does not say better.
     pub fn with_template(self, source: Option<&str>) -> Text {
         let source = source.filter(|source| !is_plain(source) || self.template.is_none());
+        let source = source.filter(|source| !self.names_its_template(source));
         let modelfile = source.map(|source| self.own(source));
         Text { modelfile, ..self }
+    }
+
+    /// Whether a TEMPLATE is what the repository's own template amounts to.
+    fn names_its_template(&self, source: &str) -> bool {
+        let (named, own) = (NamedTemplate::of_template(source), self.template.as_ref());
+        named.is_some() && own.is_some_and(|own| own.named() == named)
     }
 
     fn own(&self, source: &str) -> Result<Own> {
@@ -317,6 +325,17 @@ mod tests {
             let error = broken.render(&chat(None), &Think::Unset).unwrap_err();
             assert_eq!(error.to_string(), words);
         }
+    }
+
+    #[test]
+    fn the_repositorys_template_comes_before_what_was_found_for_it() {
+        let own = "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}USER: {{ m.content }}\n{% elif m.role == 'assistant' %}ASSISTANT: {{ m.content }}</s>\n{% else %}{{ m.content }}\n\n{% endif %}{% endfor %}ASSISTANT:";
+        let with = |own: &str, template: &str| text(Some(own)).with_template(Some(template));
+        let vicuna = text(Some(own)).template().and_then(ChatTemplate::named).unwrap().template;
+        check(&with("c{# #}", vicuna), &chat(None), "USER: ab\nASSISTANT:", &[3, 0, 1]);
+        check(&with(own, vicuna), &chat(None), "<s>USER: ab\nASSISTANT:", &[3, 0, 1]);
+        assert_eq!(with(own, vicuna).prompt_kind(&chat(None)), PromptKind::Chat);
+        assert_eq!(with("c{# #}", vicuna).prompt_kind(&chat(None)), PromptKind::Plain);
     }
 
     #[test]

@@ -31,5 +31,5 @@ pub use files::{Files, reads};
 pub use renderers::Renderer;
 pub use stop::{StopStrings, Stopped};
 pub use stream::{Specials, Stream};
-pub use template::{ChatTemplate, Conversation, ModelfileTemplate};
+pub use template::{ChatTemplate, Conversation, ModelfileTemplate, NamedTemplate};
 pub use tokenizer::{GgufTokenizer, Tokenizer};

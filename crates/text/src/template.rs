@@ -8,6 +8,7 @@ mod conversation;
 pub(crate) mod go;
 mod json;
 mod modelfile;
+mod named;
 mod python;
 mod source;
 
@@ -21,6 +22,7 @@ use protocol::{Message, Role, Think, ToolCall};
 pub use self::conversation::Conversation;
 use self::conversation::Parts;
 pub use self::modelfile::ModelfileTemplate;
+pub use self::named::NamedTemplate;
 use self::python::{Clock, Raised};
 use crate::specials::named_tokens;
 use crate::tokenizer::TEXT_BYTES_MAX;
@@ -104,6 +106,12 @@ impl ChatTemplate {
         } else {
             self.run(&conversation, None)
         }
+    }
+
+    /// What this template amounts to, if that has a name. Several templates are more than one.
+    pub fn named(&self) -> Option<&'static NamedTemplate> {
+        let is_one = self.environment.templates().count() == 1;
+        if is_one { NamedTemplate::of_jinja(&self.written, &self.named) } else { None }
     }
 
     /// All that is written in the model's templates.

@@ -1,14 +1,14 @@
 """Qwen3, dense (arXiv:2505.09388): grouped queries, RMSNorm on queries and keys, SwiGLU, tied embeddings.
 
-Parameters bear the checkpoint's names, so that saving is writing them down.
+Weights are a dictionary by the checkpoint's names. The arithmetic is written once; `ops` is what computes it, `on_torch` or
+`on_mlx`.
 """
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+import numpy as np
+
+EMBEDDING = "model.embed_tokens.weight"
 
 
 @dataclass
@@ -56,118 +56,68 @@ SHAPES = {
 }
 
 
-class Norm(nn.Module):
-    def __init__(self, width, eps):
-        super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
-
-    def forward(self, x):
-        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(x.dtype)
-
-
-def linear(inputs, outputs, std):
-    layer = nn.Linear(inputs, outputs, bias=False)
-    nn.init.normal_(layer.weight, std=std)
-    return layer
-
-
-class Attention(nn.Module):
-    def __init__(self, s: Shape):
-        super().__init__()
-        self.s, std = s, s.hidden**-0.5
-        self.q_proj = linear(s.hidden, s.heads * s.head_dim, std)
-        self.k_proj = linear(s.hidden, s.kv_heads * s.head_dim, std)
-        self.v_proj = linear(s.hidden, s.kv_heads * s.head_dim, std)
-        self.o_proj = linear(s.heads * s.head_dim, s.hidden, std / (2 * s.layers) ** 0.5)
-        self.q_norm, self.k_norm = Norm(s.head_dim, s.eps), Norm(s.head_dim, s.eps)
-
-    def forward(self, x, angles, mask):
-        rows, length, _ = x.shape
-        heads = lambda y: y.view(rows, length, -1, self.s.head_dim).transpose(1, 2)
-        q = rotate(self.q_norm(heads(self.q_proj(x))), angles)
-        k = rotate(self.k_norm(heads(self.k_proj(x))), angles)
-        out = attend(q, k, heads(self.v_proj(x)), mask)
-        return self.o_proj(out.transpose(1, 2).reshape(rows, length, -1))
+def initial(s, seed):
+    """Where training begins."""
+    rng = np.random.default_rng(seed)
+    linear = lambda rows, width, std: (rng.standard_normal((rows, width)) * std).astype(np.float32)
+    ones = lambda width: np.ones(width, np.float32)
+    deep = (2 * s.layers) ** -0.5
+    w = {EMBEDDING: linear(s.vocabulary, s.hidden, s.hidden**-0.5), "model.norm.weight": ones(s.hidden)}
+    for number in range(s.layers):
+        layer = {
+            "input_layernorm": ones(s.hidden),
+            "self_attn.q_proj": linear(s.heads * s.head_dim, s.hidden, s.hidden**-0.5),
+            "self_attn.k_proj": linear(s.kv_heads * s.head_dim, s.hidden, s.hidden**-0.5),
+            "self_attn.v_proj": linear(s.kv_heads * s.head_dim, s.hidden, s.hidden**-0.5),
+            "self_attn.o_proj": linear(s.hidden, s.heads * s.head_dim, s.hidden**-0.5 * deep),
+            "self_attn.q_norm": ones(s.head_dim),
+            "self_attn.k_norm": ones(s.head_dim),
+            "post_attention_layernorm": ones(s.hidden),
+            "mlp.gate_proj": linear(s.inner, s.hidden, s.hidden**-0.5),
+            "mlp.up_proj": linear(s.inner, s.hidden, s.hidden**-0.5),
+            "mlp.down_proj": linear(s.hidden, s.inner, s.inner**-0.5 * deep),
+        }
+        w |= {f"model.layers.{number}.{name}.weight": value for name, value in layer.items()}
+    return w
 
 
-def attend(q, k, v, mask):
-    """A block mask is for the GPU; a mask of truth values serves on a CPU."""
-    if isinstance(mask, torch.Tensor):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-    return flex_attention(q, k, v, block_mask=mask, enable_gqa=True)
+def angles(s, length):
+    """Cosines and sines of the rotations, [length, half a head]."""
+    frequency = s.theta ** (-np.arange(0, s.head_dim, 2, dtype=np.float32) / s.head_dim)
+    angle = np.outer(np.arange(length, dtype=np.float32), frequency)
+    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
-def masks(device, rows, length):
-    """A function from the documents of a batch to the mask that keeps attention within them."""
-    if device == "cpu":
-        return lambda owner: (owner[:, None, :] == owner[:, :, None]).tril()[:, None]
-    make = torch.compile(create_block_mask)
-
-    def masked(owner):
-        inside = lambda b, h, q, k: (q >= k) & (owner[b, q] == owner[b, k])
-        return make(inside, rows, None, length, length, device=device)
-
-    return masked
+def rotate(ops, x, turns):
+    cos, sin = turns
+    half, wide = x.shape[-1] // 2, ops.float32(x)
+    a, b = wide[..., :half], wide[..., half:]
+    return ops.like(ops.cat([a * cos - b * sin, b * cos + a * sin]), x)
 
 
-def rotate(x, angles):
-    cos, sin = angles
-    a, b = x.float().chunk(2, -1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
+def attention(ops, s, w, x, turns, mask):
+    rows, length, _ = x.shape
+    heads = lambda name: ops.linear(x, w(name)).reshape(rows, length, -1, s.head_dim).swapaxes(1, 2)
+    q = rotate(ops, ops.rms_norm(heads("q_proj"), w("q_norm"), s.eps), turns)
+    k = rotate(ops, ops.rms_norm(heads("k_proj"), w("k_norm"), s.eps), turns)
+    out = ops.attend(q, k, heads("v_proj"), mask)
+    return ops.linear(out.swapaxes(1, 2).reshape(rows, length, -1), w("o_proj"))
 
 
-class Gated(nn.Module):
-    def __init__(self, s: Shape):
-        super().__init__()
-        self.gate_proj = linear(s.hidden, s.inner, s.hidden**-0.5)
-        self.up_proj = linear(s.hidden, s.inner, s.hidden**-0.5)
-        self.down_proj = linear(s.inner, s.hidden, s.inner**-0.5 / (2 * s.layers) ** 0.5)
-
-    def forward(self, x):
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+def gated(ops, w, x):
+    return ops.linear(ops.silu(ops.linear(x, w("gate_proj"))) * ops.linear(x, w("up_proj")), w("down_proj"))
 
 
-class Layer(nn.Module):
-    def __init__(self, s: Shape):
-        super().__init__()
-        self.input_layernorm, self.post_attention_layernorm = Norm(s.hidden, s.eps), Norm(s.hidden, s.eps)
-        self.self_attn, self.mlp = Attention(s), Gated(s)
-
-    def forward(self, x, angles, mask):
-        x = x + self.self_attn(self.input_layernorm(x), angles, mask)
-        return x + self.mlp(self.post_attention_layernorm(x))
-
-
-class Decoder(nn.Module):
-    def __init__(self, s: Shape):
-        super().__init__()
-        self.embed_tokens = nn.Embedding(s.vocabulary, s.hidden)
-        nn.init.normal_(self.embed_tokens.weight, std=s.hidden**-0.5)
-        self.layers = nn.ModuleList(Layer(s) for _ in range(s.layers))
-        self.norm = Norm(s.hidden, s.eps)
+def hidden(ops, s, w, ids, turns, mask):
+    """[rows, length] to the last hidden states; the mask is what `ops.masks` makes."""
+    x = ops.embed(w[EMBEDDING], ids)
+    for number in range(s.layers):
+        of = lambda part: lambda name: w[f"model.layers.{number}.{part}{name}.weight"]
+        layer = of("")
+        x = x + attention(ops, s, of("self_attn."), ops.rms_norm(x, layer("input_layernorm"), s.eps), turns, mask)
+        x = x + gated(ops, of("mlp."), ops.rms_norm(x, layer("post_attention_layernorm"), s.eps))
+    return ops.rms_norm(x, w["model.norm.weight"], s.eps)
 
 
-class Pocket(nn.Module):
-    def __init__(self, s: Shape):
-        super().__init__()
-        self.shape, self.model = s, Decoder(s)
-        frequency = s.theta ** (-torch.arange(0, s.head_dim, 2).float() / s.head_dim)
-        angle = torch.outer(torch.arange(s.context).float(), frequency)
-        self.register_buffer("cos", angle.cos(), persistent=False)
-        self.register_buffer("sin", angle.sin(), persistent=False)
-
-    def forward(self, ids, mask):
-        """[rows, length] to the last hidden states; the mask is what `masks` makes."""
-        x = self.model.embed_tokens(ids).to(torch.bfloat16 if ids.is_cuda else torch.float32)
-        angles = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
-        for layer in self.model.layers:
-            x = layer(x, angles, mask)
-        return self.model.norm(x)
-
-    def loss(self, hidden, targets):
-        """Mean over the targets that are not -100."""
-        logits = F.linear(hidden, self.model.embed_tokens.weight)
-        return F.cross_entropy(logits.float(), targets, ignore_index=-100)
-
-    def tensors(self):
-        return {name: value.detach().to(torch.bfloat16).contiguous().cpu() for name, value in self.state_dict().items()}
+def logits(ops, w, states):
+    return ops.float32(ops.linear(states, w[EMBEDDING]))

@@ -178,7 +178,9 @@ fn progress_counts_to_the_end() {
     let mut told = Vec::new();
     let job = Convert { files, store: scene.root(), quantize: None, is_draft: false };
     let converted = convert::import(&job, &mut |progress| told.push(progress)).unwrap();
-    let sizes: u64 = converted.layers.iter().map(|layer| layer.size_bytes).sum();
+    let counts = |media_type: &str| [media::TENSOR, media::JSON].contains(&media_type);
+    let layers = converted.layers.iter().filter(|layer| counts(&layer.media_type));
+    let sizes: u64 = layers.map(|layer| layer.size_bytes).sum();
     let last = told.last().unwrap();
     assert_eq!((last.completed_bytes, last.total_bytes), (sizes, sizes));
     assert_eq!(told[0].completed_bytes, 0);
@@ -222,4 +224,38 @@ fn only_the_models_own_files_are_taken() {
     let job = Convert { files, store: scene.root(), quantize: None, is_draft: false };
     let failure = convert::import(&job, &mut |_| {}).unwrap_err();
     assert_eq!(failure.message, "file path must be relative");
+}
+
+/// The name of a Jinja template's TEMPLATE, and what is told while it is looked for.
+#[track_caller]
+fn check_named(chat_template: &str, is_draft: bool, expected: Option<&str>) {
+    let scene = Scene::of(llama(), &[("a.weight", "BF16", &[4])]);
+    let config = json!({"bos_token": "<s>", "eos_token": "</s>", "chat_template": chat_template});
+    scene.put("tokenizer_config.json", config.to_string().as_bytes());
+    let files = convert::source_files(&scene.source()).unwrap();
+    let job = Convert { files, store: scene.root(), quantize: None, is_draft };
+    let mut told = Vec::new();
+    let converted = convert::import(&job, &mut |step| told.push(step.status)).unwrap();
+    let text = |media_type: &str| {
+        let layer = converted.layers.iter().find(|layer| layer.media_type == media_type)?;
+        let digest = layer.digest.parse().unwrap();
+        Some(std::fs::read_to_string(scene.store().blob_path(&digest)).unwrap())
+    };
+    let line = expected.map(|name| format!("using autodetected template {name}"));
+    assert_eq!(told.iter().find(|status| status.starts_with("using")), line.as_ref());
+    assert_eq!(text(media::TEMPLATE).is_some(), expected.is_some());
+    assert_eq!(text(media::PARAMS).is_some(), expected.is_some());
+    if let (Some(template), Some(params)) = (text(media::TEMPLATE), text(media::PARAMS)) {
+        assert!(template.contains("range .Messages"), "{template}");
+        assert_eq!(params, "{\"stop\":[\"<|system|>\",\"</s>\",\"<|user|>\",\"<|assistant|>\"]}");
+    }
+}
+
+#[test]
+fn a_template_with_a_name_brings_its_go_form_and_its_stops() {
+    let zephyr = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}<|assistant|>\n\n";
+    check_named(zephyr, false, Some("zephyr"));
+    check_named(zephyr, true, None);
+    check_named(&zephyr.replace("|>\n", "|>"), false, None);
+    check_named("{% broken", false, None);
 }

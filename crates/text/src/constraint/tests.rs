@@ -93,28 +93,12 @@ fn judged(name: &str, schema: &Value, reply: &Reply) -> bool {
     let value: Value = serde_json::from_str(&reply.text)
         .unwrap_or_else(|error| panic!("{name}: {error} in {}", reply.text));
     let options = jsonschema::options().should_validate_formats(true);
-    let schema = &without_nullable(schema);
+    let schema = &made::without_nullable(schema);
     let validator = options.build(schema).unwrap_or_else(|error| panic!("{name}: {error}"));
     if let Err(error) = validator.validate(&value) {
         panic!("{name}: {error} in {}", reply.text);
     }
     true
-}
-
-/// `nullable` is not JSON Schema's, so the judge does not know it.
-fn without_nullable(schema: &Value) -> Value {
-    match schema {
-        Value::Object(fields) if fields.get("nullable") == Some(&json!(true)) => {
-            let mut rest = fields.clone();
-            rest.remove("nullable");
-            json!({"anyOf": [{"type": "null"}, rest]})
-        }
-        Value::Object(fields) => {
-            fields.iter().map(|(key, value)| (key.clone(), without_nullable(value))).collect()
-        }
-        Value::Array(items) => items.iter().map(without_nullable).collect(),
-        other => other.clone(),
-    }
 }
 
 /// Draws replies of each schema; nearly all come to an end.

@@ -8,17 +8,6 @@ use super::declared::Declared;
 use super::qwen::thoughts;
 use super::shape::{Calls, Noise, Shape, Start};
 
-pub(super) const PRESERVED: &[&str] = &[
-    "</think>",
-    "<｜tool▁calls▁begin｜>",
-    "<｜tool▁calls▁end｜>",
-    "<｜tool▁call▁begin｜>",
-    "<｜tool▁call▁end｜>",
-    "<｜tool▁sep｜>",
-    "<｜tool▁output▁begin｜>",
-    "<｜tool▁output▁end｜>",
-];
-
 pub(super) const PRESERVED_COGITO: &[&str] = &[
     "</think>",
     "<｜tool▁calls▁begin｜>",
@@ -31,6 +20,9 @@ pub(super) const PRESERVED_COGITO: &[&str] = &[
     "<｜tool▁outputs▁begin｜>",
     "<｜tool▁outputs▁end｜>",
 ];
+
+/// All but the pair around several outputs.
+pub(super) const PRESERVED: &[&str] = PRESERVED_COGITO.split_at(PRESERVED_COGITO.len() - 2).0;
 
 const SEPARATOR: &str = "<｜tool▁sep｜>";
 

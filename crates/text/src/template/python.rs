@@ -10,7 +10,7 @@ use minijinja::{
 };
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::source::{HELD, ITEMS};
+use super::source::{BACKWARDS, HELD, ITEMS};
 use crate::tokenizer::TEXT_BYTES_MAX;
 
 /// Where `strftime_now` gets the time from.
@@ -58,6 +58,7 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
     environment.add_test("iterable", is_iterable);
     environment.add_filter(HELD, held);
     environment.add_filter(ITEMS, characters);
+    environment.add_filter(BACKWARDS, filters::reverse);
     environment
         .add_filter("replace", |text: &str, old: &str, new: &str| replace(text, old, new, None));
     environment.set_formatter(|out, state, value| {
@@ -103,12 +104,16 @@ fn items(value: &Value) -> Result<Value, Error> {
 /// Longer texts are gone through as they are. Price: some 50 bytes for each character.
 const CHARACTERS_MAX: usize = 1 << 20;
 
-/// A text as the list of its characters; all else as it is.
-fn characters(value: Value) -> Value {
-    match value.as_str().filter(|text| text.len() <= CHARACTERS_MAX) {
+/// What a loop goes through: a text as the list of its characters, all else as it is; Python has no loop over `None`.
+fn characters(value: Value) -> Result<Value, Error> {
+    if value.is_none() {
+        let why = "'NoneType' object is not iterable";
+        return Err(Error::new(ErrorKind::InvalidOperation, why));
+    }
+    Ok(match value.as_str().filter(|text| text.len() <= CHARACTERS_MAX) {
         Some(text) => text.chars().map(|character| Value::from(character.to_string())).collect(),
         None => value,
-    }
+    })
 }
 
 /// Nesting of values that hold floats. Price: stack.

@@ -4,7 +4,10 @@
 //! `{% generation %}` marks what the assistant wrote, for training. For rendering it is a block like any other, with
 //! its own scope: a `with`. What a variable is set to goes through the filter [`HELD`], which bounds what variables
 //! hold in all; what a loop goes through, through [`ITEMS`], which makes a list of a text's characters, so that the loop
-//! knows its last one. Lines stay where they are.
+//! knows its last one; `[::-1]` is the filter [`BACKWARDS`], because our engine gives up on an empty list there. Lines stay
+//! where they are.
+
+use std::borrow::Cow;
 
 use crate::{Error, Result};
 
@@ -133,7 +136,41 @@ fn end_of_items(text: &str) -> usize {
     text.len()
 }
 
+/// The filter in place of `[::-1]`.
+pub(super) const BACKWARDS: &str = "ollmlx_backwards";
+
+const SLICE_BACKWARDS: &str = "[::-1]";
+
+/// `x[::-1]` becomes `x|backwards`, which binds as tightly as long as nothing of the same rank follows.
+fn turned(tag: &str) -> Cow<'_, str> {
+    if tag.starts_with("{#") || !tag.contains(SLICE_BACKWARDS) {
+        return Cow::Borrowed(tag);
+    }
+    let (mut out, mut quote, mut at) = (String::new(), None, 0);
+    while let Some(character) = tag[at..].chars().next() {
+        let behind = tag[at..].strip_prefix(SLICE_BACKWARDS);
+        if quote.is_none() && behind.is_some_and(|rest| !rest.starts_with(['[', '.', '('])) {
+            out = out + "|" + BACKWARDS;
+            at += SLICE_BACKWARDS.len();
+            continue;
+        }
+        let mut length = character.len_utf8();
+        match quote {
+            Some(_) if character == '\\' => {
+                length += tag[at + length..].chars().next().map_or(0, char::len_utf8);
+            }
+            Some(open) if open == character => quote = None,
+            None if matches!(character, '\'' | '"') => quote = Some(character),
+            _ => {}
+        }
+        out.push_str(&tag[at..at + length]);
+        at += length;
+    }
+    Cow::Owned(out)
+}
+
 fn push_tag(out: &mut String, tag: &str) {
+    let tag = &*turned(tag);
     if let Some(changed) = bounded(tag).or_else(|| itemised(tag)) {
         return out.push_str(&changed);
     }
@@ -200,6 +237,16 @@ mod tests {
         check("{% for a in b recursive %}", "{% for a in (b)|ollmlx_items recursive %}");
         check("{% for a in b.if_x | list %}", "{% for a in (b.if_x | list)|ollmlx_items %}");
         for same in ["{% for a in %}", "{% for %}", "{% format = 1 %}"] {
+            check(same, same);
+        }
+    }
+
+    #[test]
+    fn lists_are_turned_round() {
+        check("{{ a.b[::-1] }}", "{{ a.b|ollmlx_backwards }}");
+        check("{% for a in b[::-1] %}", "{% for a in (b|ollmlx_backwards)|ollmlx_items %}");
+        check("{{ 'é\\'[::-1]' ~ a[::-1] }}", "{{ 'é\\'[::-1]' ~ a|ollmlx_backwards }}");
+        for same in ["{{ a[::-1][0] }}", "{{ a[::-1].b }}", "{# a[::-1] #}", "[::-1]", "{{ '\\"] {
             check(same, same);
         }
     }

@@ -13,6 +13,22 @@ pub(super) fn schema(seed: u64) -> Value {
     root
 }
 
+/// `nullable` is not JSON Schema's, so the judge does not know it.
+pub(super) fn without_nullable(schema: &Value) -> Value {
+    match schema {
+        Value::Object(fields) if fields.get("nullable") == Some(&json!(true)) => {
+            let mut rest = fields.clone();
+            rest.remove("nullable");
+            json!({"anyOf": [{"type": "null"}, rest]})
+        }
+        Value::Object(fields) => {
+            fields.iter().map(|(key, value)| (key.clone(), without_nullable(value))).collect()
+        }
+        Value::Array(items) => items.iter().map(without_nullable).collect(),
+        other => other.clone(),
+    }
+}
+
 struct Maker {
     random: Random,
     definitions: Map<String, Value>,

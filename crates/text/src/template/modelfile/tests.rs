@@ -77,7 +77,15 @@ fn conversations_render_as_in_ollama() {
     check_folder(&templates, json(folder("text/templates/modelfile.json")), 500);
 }
 
-/// `OLLMLX_TEMPLATES=FOLDER cargo test -p text --lib -- --ignored templates_from_anywhere`, after the Go program.
+/// Those of [`crate::NamedTemplate`]; Ollama's own under these names write the same.
+#[test]
+fn named_templates_render_as_in_go() {
+    let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/template/named");
+    check_folder(&templates, json(folder("text/templates/named.json")), 400);
+}
+
+/// `OLLMLX_TEMPLATES=FOLDER cargo test -p text --lib -- --ignored templates_from_anywhere_render_as_in_ollama`, after the
+/// Go program.
 #[test]
 #[ignore = "needs templates and what Go makes of them: tests/reference/go"]
 fn templates_from_anywhere_render_as_in_ollama() {

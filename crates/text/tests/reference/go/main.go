@@ -133,4 +133,5 @@ func main() {
 	folder := os.Args[1]
 	engine(folder)
 	modelfiles(filepath.Join(folder, "modelfile"), filepath.Join(folder, "modelfile.json"))
+	modelfiles("../../../src/template/named", filepath.Join(folder, "named.json"))
 }
