@@ -1,6 +1,6 @@
 //! `create`: a new model of the layers of another, or of a conversion, with some of its small layers replaced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use indexmap::IndexMap;
@@ -58,14 +58,16 @@ impl Store {
         step: &mut dyn FnMut(CreateStep),
     ) -> Result<Model> {
         self.bring_in(&recipe.layers)?;
+        let given: BTreeSet<Digest> = recipe.layers.iter().map(|layer| layer.digest).collect();
         let mut draft = Draft { store: self, layers: recipe.layers.clone(), created: Vec::new() };
         let written = {
             let _lock = self.lock()?;
             let changed = draft.change(recipe);
             let written =
                 changed.and_then(|config| self.write_locked(name, &config, draft.layers.clone()));
-            if written.is_err() {
-                draft.undo();
+            match &written {
+                Ok(_) => draft.remove_unused(given),
+                Err(_) => draft.remove_unused(draft.created.iter().copied().collect()),
             }
             written
         };
@@ -103,10 +105,10 @@ impl Draft<'_> {
         Ok(recipe.config)
     }
 
-    /// The lock is held.
-    fn undo(&self) {
-        if let Err(error) = self.store.remove_unused(self.created.iter().copied().collect()) {
-            tracing::warn!(%error, "layers of a model that could not be made stay behind");
+    /// Layers of what could not be made, or those that were replaced and that nobody else has. The lock is held.
+    fn remove_unused(&self, layers: BTreeSet<Digest>) {
+        if let Err(error) = self.store.remove_unused(layers) {
+            tracing::warn!(%error, "layers that nobody uses stay behind");
         }
     }
 
@@ -268,6 +270,18 @@ mod tests {
         assert!(!scene.store.has(&first.manifest.config.digest) || first.config == second.config);
         assert_eq!(second.template, first.template);
         assert_eq!(scene.blob_count(), second.manifest.blobs().count());
+    }
+
+    /// What an import wrote and the recipe replaces.
+    #[test]
+    fn a_layer_that_is_replaced_at_once_is_not_kept() {
+        let scene = Scene::new();
+        let mut recipe = base(&scene);
+        let stops = scene.layer(media::PARAMS, br#"{ "stop": ["<s>"] }"#);
+        recipe.layers.extend([scene.layer(media::TEMPLATE, b"{{ .Prompt }}"), stops]);
+        let (model, _) = create(&scene, "x", recipe);
+        assert_eq!(model.template.as_deref(), Some(TEMPLATE));
+        assert_eq!(scene.blob_count(), model.manifest.blobs().count());
     }
 
     #[test]
