@@ -430,7 +430,10 @@ fn histories_are_cut_where_that_helps() {
         let mut plan = Plan::default();
         plan.make(&attention, threads);
         let keys = |task: &Task| {
-            plan.stretches[task.stretches.clone()].iter().map(|stretch| stretch.keys.len()).sum()
+            plan.families.stretches[task.stretches.clone()]
+                .iter()
+                .map(|stretch| stretch.keys.len())
+                .sum()
         };
         plan.tasks.iter().map(keys).collect()
     };

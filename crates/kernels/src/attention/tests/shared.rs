@@ -194,7 +194,7 @@ fn plan(case: &Case, branches: &[Branch]) -> (Vec<usize>, Vec<Read>) {
     let mut plan = Plan::default();
     plan.make(&attention, 1);
     let families = plan.tasks.iter().map(|task| task.rows.len()).collect();
-    (families, plan.stretches.iter().map(|s| (s.rows.clone(), s.keys.clone())).collect())
+    (families, plan.families.stretches.iter().map(|s| (s.rows.clone(), s.keys.clone())).collect())
 }
 
 #[test]
