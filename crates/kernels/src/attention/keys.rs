@@ -96,6 +96,7 @@ unsafe fn turn<V: Vector, C: Cell>(
         }
     }
 }
+
 /// A vector of numbers (or of pairs of them) from `range` on of each of `here` keys, turned: a lane is a key.
 #[inline(always)]
 #[allow(clippy::missing_safety_doc)]

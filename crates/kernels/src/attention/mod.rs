@@ -2,7 +2,7 @@
 //!
 //! A batch is flat: rows of all sequences, cut into segments. Rows that read the same keys are worked on together, so keys
 //! and values are read once for all of them: query heads that share a key head, the queries of a prompt, and sequences
-//! that begin alike, as far as their pages are the same memory ([`share`]). Where there are fewer of those than threads
+//! that begin alike, as far as their pages are the same memory ([`share`], [`families`]). Where there are fewer of those than threads
 //! could use, several tasks share a history ([`schedule`]). A running maximum is kept, so scores are never stored as a
 //! whole. Arithmetic is f32 throughout; results differ from f64 by about 1e-6 of the largest value, before rounding to
 //! the output's type.
@@ -11,6 +11,7 @@
 //! positions of the sequence, a score is added up along the head, a block's weights lane by lane, values in the order of
 //! keys, and parts are joined in theirs.
 
+mod families;
 mod history;
 mod keys;
 mod nibbles;
@@ -33,8 +34,9 @@ use crate::rope::{Heads, HeadsMut, SharedHeads};
 use crate::scratch::{self, Line};
 use crate::vector::{Vector, on};
 
+use families::Row;
 use history::Soon;
-use schedule::{Plan, Row};
+use schedule::Plan;
 use softmax::Running;
 
 /// Everything about one call.
@@ -142,7 +144,7 @@ struct Call<'a> {
 impl Call<'_> {
     /// All tasks, then all merges.
     fn perform(&self, plan: &Plan) {
-        let work_floats = task::work_floats(self.attention, plan.rows_max());
+        let work_floats = task::work_floats(self.attention, plan.families.rows_max());
         scratch::with(&STORED, plan.stored_floats * 4, |memory| {
             let stored = Results(memory.cast());
             self.spread(plan, plan.tasks.len(), &|index| {

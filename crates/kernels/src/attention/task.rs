@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use super::schedule::{Merge as MergeOf, Plan, Row, Stretch, Task, parts};
+use super::families::{Row, Stretch, parts};
+use super::schedule::{Merge as MergeOf, Plan, Task};
 use super::softmax::Running;
 use super::{Attention, Block, Call, KEYS, Segment, keys, values};
 use crate::rope::Heads;
@@ -70,7 +71,7 @@ impl Body for Perform<'_> {
     unsafe fn run<V: Vector>(self) {
         let Perform { call, plan, task, .. } = self;
         let attention = call.attention;
-        let rows = &plan.rows[task.rows.clone()];
+        let rows = &plan.families.rows[task.rows.clone()];
         let (query_stride, sum_stride) =
             (padded(attention.queries.dim), padded(attention.value_dim));
         let floats = stored_floats(attention, rows.len());
@@ -104,7 +105,9 @@ impl Body for Perform<'_> {
             };
             let spare = Sums { values: second, running: running.add(rows.len()) };
             work.load_queries::<V>();
-            for (number, part) in parts(&plan.stretches[task.stretches.clone()]).enumerate() {
+            for (number, part) in
+                parts(&plan.families.stretches[task.stretches.clone()]).enumerate()
+            {
                 if number == 0 {
                     work.part::<V>(part, all);
                 } else if task.leads {
@@ -285,7 +288,7 @@ impl Body for Merge<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let Merge { call, plan, merge, stored } = self;
-        let rows = &plan.rows[merge.rows.clone()];
+        let rows = &plan.families.rows[merge.rows.clone()];
         let stride = padded(call.attention.value_dim);
         let floats = stored_floats(call.attention, rows.len());
         // SAFETY: as in `vector`; every part was stored.

@@ -96,7 +96,7 @@ fn check(case: &Case, branches: &[Branch]) {
         super::attend(&cpu, &attention, to);
         out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };
-    for isa in isa::available() {
+    for isa in vectors() {
         let (one, three) = (attend(isa, 1, &all), attend(isa, 3, &all));
         assert!(one == three, "{} {case:?} {branches:?}: threads", isa.name());
         for (number, segment) in all.iter().enumerate() {
@@ -194,7 +194,7 @@ fn plan(case: &Case, branches: &[Branch]) -> (Vec<usize>, Vec<Read>) {
     let mut plan = Plan::default();
     plan.make(&attention, 1);
     let families = plan.tasks.iter().map(|task| task.rows.len()).collect();
-    (families, plan.stretches.iter().map(|s| (s.rows.clone(), s.keys.clone())).collect())
+    (families, plan.families.stretches.iter().map(|s| (s.rows.clone(), s.keys.clone())).collect())
 }
 
 #[test]
