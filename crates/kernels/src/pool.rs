@@ -5,9 +5,10 @@
 //! tens of microseconds, then sleep in the kernel, so an idle process uses no processor time. A call from inside a
 //! task, or while another thread's call is running, does its tasks on its own thread.
 //!
-//! How it works: one 64-bit word, the *ticket*, holds the number of the call and the number of its next task. A claim
-//! is a compare-and-swap of that word, so it can only succeed while the call is unfinished, which is what makes the
-//! borrowed closure safe to use in other threads: the caller returns when as many tasks are done as there were.
+//! How it works: one 64-bit word, the *ticket*, holds the number of the call, how many tasks it has and the number of the
+//! next. A claim adds one to that word and sees all three as they were: threads that claim at the same moment need not
+//! try again. It succeeds only while the call is unfinished, which is what makes the borrowed closure safe to use in other
+//! threads: the caller returns when as many tasks are done as there were.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -37,8 +38,9 @@ const BENCH_MAX: Duration = Duration::from_millis(64);
 /// Most threads a pool may have; each costs a stack and some cache lines.
 pub const THREADS_MAX: usize = 256;
 
-/// Most tasks one call may have; the ticket has this many bits for them.
-pub const TASKS_MAX: usize = (1 << TASK_BITS) - 1;
+/// Most tasks one call may have: the ticket has this many bits for them, and for claims that come too late (each thread
+/// makes at most two to a call).
+pub const TASKS_MAX: usize = (1 << TASK_BITS) - 1 - 2 * THREADS_MAX;
 const TASK_BITS: u32 = 24;
 
 /// A fixed set of threads. Dropping it ends them.
@@ -133,8 +135,8 @@ impl Pool {
         }
         shared.open(tasks, &task);
         INSIDE.set(true);
-        while let Some((task, index)) = shared.claim() {
-            shared.perform(task, index);
+        while let Some(claim) = shared.claim() {
+            shared.perform(&claim);
         }
         INSIDE.set(false);
         shared.await_done(tasks);
@@ -178,6 +180,37 @@ thread_local! {
 
 type Task<'a> = &'a (dyn Fn(usize) + Sync);
 
+/// What one word says. Calls are counted round and round: who slept through all of them waits for one more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Ticket {
+    call: u16,
+    tasks: usize,
+    /// The next to claim; more than `tasks` once there are no more.
+    next: usize,
+}
+
+impl Ticket {
+    fn of(word: u64) -> Ticket {
+        let part = |word: u64| (word & ((1 << TASK_BITS) - 1)) as usize;
+        let call = (word >> (2 * TASK_BITS)) as u16;
+        Ticket { call, tasks: part(word >> TASK_BITS), next: part(word) }
+    }
+
+    fn word(self) -> u64 {
+        u64::from(self.call) << (2 * TASK_BITS)
+            | (self.tasks as u64) << TASK_BITS
+            | self.next as u64
+    }
+}
+
+/// A task that this thread has to do.
+struct Claim<'a> {
+    task: Task<'a>,
+    index: usize,
+    /// Of the whole call.
+    tasks: usize,
+}
+
 /// One word per cache line, so that finishing a task does not disturb claiming one.
 #[repr(align(128))]
 #[derive(Default)]
@@ -185,12 +218,10 @@ struct Line<T>(T);
 
 #[derive(Default)]
 struct Shared {
-    /// Number of the call, shifted by `TASK_BITS`, and the number of the next task to claim.
+    /// A [`Ticket`].
     ticket: Line<AtomicU64>,
     /// Tasks done in this call; the caller sleeps on it.
     done: Line<AtomicU32>,
-    /// Tasks of this call.
-    tasks: AtomicUsize,
     /// Where the caller keeps its `Task`; valid while the call has unfinished tasks.
     task: AtomicPtr<()>,
     caller_sleeps: AtomicBool,
@@ -206,15 +237,13 @@ struct Shared {
 
 impl Shared {
     fn open(&self, tasks: usize, task: &Task<'_>) {
-        let call = self.ticket.0.load(Ordering::Relaxed) >> TASK_BITS;
-        // Closed first: a late worker that still holds the old ticket must not read the new number of tasks and
-        // believe that the old call has more. The release below orders the two for it.
-        self.ticket.0.store(call << TASK_BITS | TASKS_MAX as u64, Ordering::Relaxed);
-        self.tasks.store(tasks, Ordering::Release);
+        let call = Ticket::of(self.ticket.0.load(Ordering::Relaxed)).call;
         self.task.store((&raw const *task).cast_mut().cast(), Ordering::Relaxed);
         self.done.0.store(0, Ordering::Relaxed);
         self.failed.store(false, Ordering::Relaxed);
-        self.ticket.0.store((call + 1) << TASK_BITS, Ordering::SeqCst);
+        // Who still holds the call before finds it exhausted, or finds this one.
+        let ticket = Ticket { call: call.wrapping_add(1), tasks, next: 0 };
+        self.ticket.0.store(ticket.word(), Ordering::SeqCst);
         fence(Ordering::SeqCst);
         self.wake(tasks - 1);
     }
@@ -233,33 +262,23 @@ impl Shared {
         }
     }
 
-    fn claim(&self) -> Option<(Task<'_>, usize)> {
-        let mut ticket = self.ticket.0.load(Ordering::Acquire);
-        loop {
-            let next = (ticket & TASKS_MAX as u64) as usize;
-            if next >= self.tasks.load(Ordering::Acquire) {
-                return None;
-            }
-            let swap = self.ticket.0.compare_exchange_weak(
-                ticket,
-                ticket + 1,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
-            match swap {
-                Ok(_) => {
-                    let task = self.task.load(Ordering::Relaxed).cast::<Task<'_>>();
-                    // SAFETY: the claim succeeded, so this call is open with this task unfinished; its caller stays
-                    // in `run`, where the pointed-to reference and closure live, until we count the task as done.
-                    return Some((unsafe { *task }, next));
-                }
-                Err(now) => ticket = now,
-            }
+    fn claim(&self) -> Option<Claim<'_>> {
+        let left = |ticket: Ticket| ticket.next < ticket.tasks;
+        if !left(Ticket::of(self.ticket.0.load(Ordering::Acquire))) {
+            return None;
         }
+        let ticket = Ticket::of(self.ticket.0.fetch_add(1, Ordering::AcqRel));
+        left(ticket).then(|| {
+            let task = self.task.load(Ordering::Relaxed).cast::<Task<'_>>();
+            // SAFETY: this task of the call is claimed and unfinished; the caller stays in `run`, where the pointed-to
+            // reference and closure live, until we count the task as done.
+            Claim { task: unsafe { *task }, index: ticket.next, tasks: ticket.tasks }
+        })
     }
 
     /// Runs one claimed task and counts it. True when it was the call's last and the caller sleeps.
-    fn perform(&self, task: Task<'_>, index: usize) -> bool {
+    fn perform(&self, claim: &Claim<'_>) -> bool {
+        let Claim { task, index, tasks } = *claim;
         if !self.failed.load(Ordering::Relaxed)
             && let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(index)))
         {
@@ -267,7 +286,6 @@ impl Shared {
             self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
         }
         // After the last count the call may be over: nothing of it may be touched below but the words of the pool.
-        let tasks = self.tasks.load(Ordering::Relaxed);
         let last = self.done.0.fetch_add(1, Ordering::SeqCst) as usize + 1 == tasks;
         let slept = last && self.caller_sleeps.load(Ordering::SeqCst);
         if slept {
@@ -316,7 +334,7 @@ fn spin_until(limit: Duration, condition: impl Fn() -> bool) -> bool {
 struct Worker<'a> {
     shared: &'a Shared,
     /// The call this worker last took part in.
-    seen: u64,
+    seen: u16,
     /// Running mean of its tasks' times.
     mean: Duration,
     bench: Duration,
@@ -330,9 +348,9 @@ impl<'a> Worker<'a> {
     fn live(&mut self) {
         INSIDE.set(true);
         while self.await_call() {
-            while let Some((task, index)) = self.shared.claim() {
+            while let Some(claim) = self.shared.claim() {
                 let start = Instant::now();
-                let kept_waiting = self.shared.perform(task, index);
+                let kept_waiting = self.shared.perform(&claim);
                 self.learn(start.elapsed(), kept_waiting);
             }
         }
@@ -356,7 +374,7 @@ impl<'a> Worker<'a> {
     fn await_call(&mut self) -> bool {
         let shared = self.shared;
         let seen = self.seen;
-        let call = || shared.ticket.0.load(Ordering::SeqCst) >> TASK_BITS;
+        let call = || Ticket::of(shared.ticket.0.load(Ordering::SeqCst)).call;
         let quit = || shared.quit.load(Ordering::SeqCst);
         while !spin_until(WORKER_SPIN, || call() != seen || quit()) {
             let word = shared.wake_word.load(Ordering::SeqCst);
@@ -392,6 +410,23 @@ mod tests {
             for tasks in [0, 1, 2, 3, 7, 64, 1000] {
                 check(&pool, tasks);
             }
+        }
+    }
+
+    #[test]
+    fn tickets_hold_the_largest_call() {
+        for (call, next) in [(0, 0), (u16::MAX, TASKS_MAX + 2 * THREADS_MAX)] {
+            let ticket = Ticket { call, tasks: TASKS_MAX, next };
+            assert_eq!(Ticket::of(ticket.word()), ticket);
+        }
+    }
+
+    /// Calls are counted in 16 bits.
+    #[test]
+    fn more_calls_than_there_are_numbers() {
+        let pool = Pool::new(3);
+        for _ in 0..70_000 {
+            check(&pool, 3);
         }
     }
 

@@ -280,7 +280,7 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(5);
         let pools = [Pool::new(1), Pool::new(3)];
         for isa in isa::available().into_iter().filter(|isa| isa.has_avx512()) {
-            let hardware = tiled::entry(isa, Type::Bf16, &Rows::new(Floats::Bf16(&[]), 0, 0));
+            let hardware = tiled::entry(isa, Type::Bf16, &Rows::new(Floats::Bf16(&[]), 0, 1));
             for (n, k, rows) in
                 [(33, 95, 13), (16, 64, 1), (70, 33, 35), (32, 1, 16), (100, 160, 66)]
             {

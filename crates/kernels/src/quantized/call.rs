@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::activations::{Activations, Row};
 use super::codec::{Bits2, Bits3, Bits4, Bits5, Bits6, Bits8, Codec, Float4};
 use super::few::{self, Few};
-use super::many::{self, Many, Pack, TILE_COLUMNS, Units, WIDTH};
+use super::many::{self, Many, Pack, TILE_COLUMNS, Tile, Units, WIDTH};
 use super::matrix::{Kind, QuantizedMatrix};
 use super::scales::{PADDING, Prepare, prepare};
 use super::tiled::{self, PANEL_ROWS, Panels, Tiled};
@@ -69,6 +69,12 @@ impl Loops {
             factor: if C::OFFSET == 0.0 { 1.0 } else { 0.5 },
             steps: if pairs && !signed { pair_steps(C::MAX) } else { 8 },
         })
+    }
+}
+
+impl Loops {
+    fn units(&self, group: usize) -> Units {
+        Units::new(group, self.planes, self.lanes, self.steps)
     }
 }
 
@@ -217,37 +223,21 @@ impl Call<'_> {
                         scales,
                         biases,
                     });
-                    if let (Some(panels), Some(tiled)) = (self.panels, self.loops.tiled) {
-                        tiled(&Tiled {
-                            tile,
-                            first_column: start,
-                            columns: span,
-                            group,
-                            scales,
-                            biases,
-                            panels,
-                            panel: run.panel + first / PANEL_ROWS,
-                            rows: count,
-                            sums,
-                        });
-                        continue;
-                    }
-                    (self.loops.many)(&Many {
-                        tile,
+                    let tile = Tile {
+                        codes: tile,
                         first_column: start,
                         columns: span,
                         group,
                         scales,
                         biases,
-                        x,
                         sums,
-                        units: Units::new(
-                            group,
-                            self.loops.planes,
-                            self.loops.lanes,
-                            self.loops.steps,
-                        ),
-                    });
+                    };
+                    if let (Some(panels), Some(tiled)) = (self.panels, self.loops.tiled) {
+                        let panel = run.panel + first / PANEL_ROWS;
+                        tiled(&Tiled { tile, panels, panel, rows: count });
+                    } else {
+                        (self.loops.many)(&Many { tile, x, units: self.loops.units(group) });
+                    }
                 }
                 for i in 0..count {
                     let values = std::slice::from_raw_parts(sums.add(i * width), columns);

@@ -40,9 +40,9 @@ pub(crate) struct Pack {
     pub biases: *mut f32,
 }
 
-/// One tile against rows of activations.
-pub(crate) struct Many<'a> {
-    pub tile: *const u8,
+/// A tile of weights, and what it has to give.
+pub(crate) struct Tile {
+    pub codes: *const u8,
     /// First column of the tile; a multiple of the codec's block.
     pub first_column: usize,
     pub columns: usize,
@@ -50,9 +50,14 @@ pub(crate) struct Many<'a> {
     /// As [`Pack`] left them.
     pub scales: *const f32,
     pub biases: *const f32,
-    pub x: &'a [Row],
-    /// `[x.len()][WIDTH * LANES]`: the products are added.
+    /// `[rows][WIDTH * LANES]`, where rows may be filled up to whole panels: the products are added.
     pub sums: *mut f32,
+}
+
+/// One tile against rows of activations.
+pub(crate) struct Many<'a> {
+    pub tile: Tile,
+    pub x: &'a [Row],
     pub units: Units,
 }
 
@@ -167,24 +172,24 @@ unsafe fn rows_by_tile<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
 ) {
     let width = WIDTH * V::LANES;
     // Columns whose integers may be added: one scale on both sides.
-    let span = SPAN.min(args.group);
-    let shift = args.group.trailing_zeros();
+    let span = SPAN.min(args.tile.group);
+    let shift = args.tile.group.trailing_zeros();
     // SAFETY: as in `crate::simd`.
     unsafe {
         let last = args.x.len() - 1;
         let x: [Row; R] = each(|i| args.x[(first + i).min(last)]);
-        let sums: [*mut f32; R] = each(|i| args.sums.add((first + i).min(last) * width));
+        let sums: [*mut f32; R] = each(|i| args.tile.sums.add((first + i).min(last) * width));
         let mut totals = [[V::zero(); WIDTH]; R];
         for (total, sums) in totals.iter_mut().zip(sums) {
             *total = each(|v| V::load(sums.add(v * V::LANES)));
         }
-        for s in 0..args.columns.div_ceil(span) {
-            let column = args.first_column + s * span;
-            let tile = args.tile.add(s * span * width);
+        for s in 0..args.tile.columns.div_ceil(span) {
+            let column = args.tile.first_column + s * span;
+            let tile = args.tile.codes.add(s * span * width);
             let dots = span_dots::<V, D, C, R>(args, tile, &x, column);
             let group = (s * span) >> shift;
-            let starts = (s * span) & (args.group - 1) == 0;
-            let scales = args.scales.add(group * width);
+            let starts = (s * span) & (args.tile.group - 1) == 0;
+            let scales = args.tile.scales.add(group * width);
             let scale: [V::F; WIDTH] = each(|v| V::load(scales.add(v * V::LANES)));
             for r in 0..R {
                 let x_scale = V::splat(*x[r].scales.add(column / (4 * C::PLANES)));
@@ -194,7 +199,7 @@ unsafe fn rows_by_tile<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
                 }
             }
             if starts {
-                let biases = args.biases.add(group * width);
+                let biases = args.tile.biases.add(group * width);
                 let bias: [V::F; WIDTH] = each(|v| V::load(biases.add(v * V::LANES)));
                 for r in 0..R {
                     let sum = V::splat(*x[r].sums.add(column >> shift));

@@ -251,6 +251,7 @@ impl Simd for Avx2 {
 impl Dot<Avx2> for Direct {
     type S = __m256i;
     const STEPS: usize = 8;
+    const FUSED: bool = true;
     #[inline(always)]
     unsafe fn prepare(codes: __m256i) -> __m256i {
         codes
@@ -273,6 +274,7 @@ impl Dot<Avx2> for Direct {
 impl<const N: usize> Dot<Avx2> for Pairs<N> {
     type S = __m256i;
     const STEPS: usize = N;
+    const FUSED: bool = false;
     #[inline(always)]
     unsafe fn prepare(codes: __m256i) -> __m256i {
         codes
@@ -295,6 +297,7 @@ impl<const N: usize> Dot<Avx2> for Pairs<N> {
 impl Dot<Avx2> for Signed {
     type S = __m256i;
     const STEPS: usize = 8;
+    const FUSED: bool = false;
     #[inline(always)]
     unsafe fn prepare(codes: __m256i) -> __m256i {
         unsafe { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) }

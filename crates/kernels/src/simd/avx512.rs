@@ -269,6 +269,7 @@ unsafe fn transpose_parts(v: [__m512i; 4]) -> [__m512i; 4] {
 impl Dot<Avx512> for Direct {
     type S = __m512i;
     const STEPS: usize = 8;
+    const FUSED: bool = true;
     #[inline(always)]
     unsafe fn prepare(codes: __m512i) -> __m512i {
         codes
@@ -291,6 +292,7 @@ impl Dot<Avx512> for Direct {
 impl<const N: usize> Dot<Avx512> for Pairs<N> {
     type S = __m512i;
     const STEPS: usize = N;
+    const FUSED: bool = false;
     #[inline(always)]
     unsafe fn prepare(codes: __m512i) -> __m512i {
         codes
@@ -313,6 +315,7 @@ impl<const N: usize> Dot<Avx512> for Pairs<N> {
 impl Dot<Avx512> for Signed {
     type S = __m512i;
     const STEPS: usize = 8;
+    const FUSED: bool = false;
     #[inline(always)]
     unsafe fn prepare(codes: __m512i) -> __m512i {
         unsafe { _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) }

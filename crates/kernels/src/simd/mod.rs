@@ -88,6 +88,8 @@ pub(crate) trait Dot<V: Simd>: 'static {
     /// A sum that takes `STEPS` dots before it must be widened.
     type S: Copy;
     const STEPS: usize;
+    /// Whether a dot is one instruction, which needs no register besides its operands.
+    const FUSED: bool;
     /// For codes of 8 bits, [`Signed`] subtracts 128.
     unsafe fn prepare(codes: V::B) -> V::B;
     unsafe fn start() -> Self::S;

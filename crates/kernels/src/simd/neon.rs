@@ -255,6 +255,7 @@ fn shifted<const SHIFT: u8>(codes: uint8x16_t) -> uint8x16_t {
 impl<const SHIFT: u8> Dot<Neon> for Sdot<SHIFT> {
     type S = int32x4_t;
     const STEPS: usize = 8;
+    const FUSED: bool = true;
     #[inline(always)]
     unsafe fn prepare(codes: uint8x16_t) -> uint8x16_t {
         shifted::<SHIFT>(codes)
@@ -291,6 +292,7 @@ pub(crate) struct Smmla<const SHIFT: u8>;
 impl<const SHIFT: u8> Dot<Neon> for Smmla<SHIFT> {
     type S = int32x4_t;
     const STEPS: usize = 8;
+    const FUSED: bool = true;
     const TWOS: bool = true;
     #[inline(always)]
     unsafe fn prepare(codes: uint8x16_t) -> uint8x16_t {
@@ -353,6 +355,7 @@ unsafe fn smmla(mut sum: int32x4_t, codes: uint8x16_t, x: uint8x16_t) -> int32x4
 impl<const SHIFT: u8> Dot<Neon> for Mull<SHIFT> {
     type S = int32x4_t;
     const STEPS: usize = 8;
+    const FUSED: bool = false;
     #[inline(always)]
     unsafe fn prepare(codes: uint8x16_t) -> uint8x16_t {
         shifted::<SHIFT>(codes)

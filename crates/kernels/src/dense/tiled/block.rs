@@ -28,7 +28,10 @@ pub(crate) unsafe fn emulated(args: &Tiled) {
 unsafe fn blocks<T: Tiles>(args: &Tiled) {
     // SAFETY: the caller's promise.
     unsafe {
-        let block = Block { args, weights: [side(args, 0), side(args, 1)] };
+        let first = side(args, 0);
+        // Where there is no second half, the first goes again: nobody reads the results.
+        let second = if args.weight_rows > TILE_ROWS { side(args, 1) } else { first };
+        let block = Block { args, weights: [first, second] };
         let tiles = T::configure();
         let panels = args.rows.div_ceil(PANEL_ROWS);
         for panel in (0..panels - panels % 2).step_by(2) {

@@ -19,7 +19,7 @@ thread_local! {
 
 /// The loop, where the instruction set has tiles and both sides are bf16.
 pub(crate) fn entry(isa: Isa, kind: Type, x: &Rows<'_>) -> Option<unsafe fn(&Tiled)> {
-    let pairs = kind == Type::Bf16 && matches!(x.data, Floats::Bf16(_));
+    let pairs = kind == Type::Bf16 && matches!(x.data, Floats::Bf16(_)) && x.columns > 0;
     (isa == Isa::Amx && pairs).then_some(super::block::hardware as unsafe fn(&Tiled))
 }
 

@@ -81,15 +81,23 @@ unsafe fn weight_rows<V: Simd, D: Dot<V>, C: Codec, const S: usize>(
     // SAFETY: as in `crate::simd`.
     unsafe {
         let mut totals = [[V::zero(); WIDTH]; FEW_MAX];
+        let vectors = || (row..args.rows).step_by(V::LANES).enumerate().take(WIDTH);
         if let [x] = args.x {
-            for (v, row) in (row..args.rows).step_by(V::LANES).enumerate().take(WIDTH) {
-                let lines = Lines::new::<V, C>(args, row, V::LANES);
-                totals[0][v] =
-                    alone::product::<V, D, C, S>(&lines, args.columns, turned.vector::<V>(v), x);
+            for (v, row) in vectors() {
+                let (lines, turned) =
+                    (Lines::new::<V, C>(args, row, V::LANES), turned.vector::<V>(v));
+                totals[0][v] = alone::product::<V, D, C, S>(&lines, args.columns, turned, x);
+            }
+        } else if const { V::LANES == 8 && !D::FUSED } {
+            // Sixteen registers do not hold more where a dot takes some itself.
+            for (v, row) in vectors() {
+                let (lines, turned) =
+                    ([Lines::new::<V, C>(args, row, V::LANES)], turned.vector::<V>(v));
+                together::products::<V, D, C, S, 1>(args, &lines, turned, v, &mut totals);
             }
         } else {
             let lines = each(|v| Lines::new::<V, C>(args, row + v * V::LANES, WIDTH * V::LANES));
-            together::products::<V, D, C, S>(args, &lines, turned, &mut totals);
+            together::products::<V, D, C, S, WIDTH>(args, &lines, turned, 0, &mut totals);
         }
         for (i, totals) in totals.iter().enumerate().take(args.x.len()) {
             for (v, &total) in totals.iter().enumerate() {
@@ -197,9 +205,8 @@ impl Turned {
             let scale: [V::F; W] = each(|v| V::load(self.scales.add(at + v * V::LANES)));
             for i in 0..N {
                 let x_scale = V::splat(*rows[i].scales.add(column / (4 * C::PLANES)));
-                for v in 0..W {
+                for (v, sum) in (*sums[i]).iter_mut().enumerate() {
                     let scale = V::mul(scale[v], x_scale);
-                    let sum = &mut (*sums[i])[v];
                     *sum = V::fma(V::to_f32(dots[i][v]), scale, *sum);
                 }
             }
@@ -207,9 +214,8 @@ impl Turned {
                 let bias: [V::F; W] = each(|v| V::load(self.biases.add(at + v * V::LANES)));
                 for i in 0..N {
                     let x_sum = V::splat(*rows[i].sums.add(group));
-                    for v in 0..W {
-                        let sum = &mut (*sums[i])[v];
-                        *sum = V::fma(bias[v], x_sum, *sum);
+                    for (sum, &bias) in (*sums[i]).iter_mut().zip(&bias) {
+                        *sum = V::fma(bias, x_sum, *sum);
                     }
                 }
             }

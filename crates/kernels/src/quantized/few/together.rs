@@ -9,18 +9,19 @@ use crate::quantized::codec::Codec;
 use crate::simd::{Dot, Simd, each};
 use crate::tasks::FEW_MAX;
 
-/// The products of two vectors of weight rows.
+/// The products of `W` vectors of weight rows, from `vector` on.
 #[inline(always)]
-pub(super) unsafe fn products<V: Simd, D: Dot<V>, C: Codec, const S: usize>(
+pub(super) unsafe fn products<V: Simd, D: Dot<V>, C: Codec, const S: usize, const W: usize>(
     args: &Few<'_>,
-    lines: &[Lines; WIDTH],
+    lines: &[Lines; W],
     turned: Turned,
+    vector: usize,
     totals: &mut [[V::F; WIDTH]; FEW_MAX],
 ) {
     let step = const { blocks::<V, C>() };
     // SAFETY: as in `crate::simd`.
     unsafe {
-        let mut lanes = [[V::splat_byte(0); 16]; WIDTH];
+        let mut lanes = [[V::splat_byte(0); 16]; W];
         for first in (0..lines[0].blocks::<V, C>()).step_by(step) {
             for (lanes, lines) in lanes.iter_mut().zip(lines) {
                 for block in 0..step {
@@ -28,7 +29,7 @@ pub(super) unsafe fn products<V: Simd, D: Dot<V>, C: Codec, const S: usize>(
                     lines.turn::<V, C>(first + block, lanes);
                 }
             }
-            let part = Part { lanes: &lanes, first, columns: args.columns, turned };
+            let part = Part { lanes: &lanes, vector, first, columns: args.columns, turned };
             let mut x = 0;
             while x < args.x.len() {
                 x += match args.x.len() - x {
@@ -37,10 +38,6 @@ pub(super) unsafe fn products<V: Simd, D: Dot<V>, C: Codec, const S: usize>(
                         part.add::<V, D, C, S, 6>(args.x, x, totals)
                     }
                     7.. if const { V::LANES == 16 } => part.add::<V, D, C, S, 8>(args.x, x, totals),
-                    // Sixteen registers do not hold sums in 16 bits and in 32.
-                    _ if const { V::LANES == 8 && D::STEPS < 8 } => {
-                        part.add::<V, D, C, S, 2>(args.x, x, totals)
-                    }
                     _ => part.add::<V, D, C, S, 4>(args.x, x, totals),
                 };
             }
@@ -48,9 +45,11 @@ pub(super) unsafe fn products<V: Simd, D: Dot<V>, C: Codec, const S: usize>(
     }
 }
 
-/// Turned codes of two vectors of weight rows.
-struct Part<'a, B> {
-    lanes: &'a [[B; 16]; WIDTH],
+/// Turned codes of `W` vectors of weight rows.
+struct Part<'a, B, const W: usize> {
+    lanes: &'a [[B; 16]; W],
+    /// Which is the first of them.
+    vector: usize,
     /// Number of its first block.
     first: usize,
     /// Of the whole row.
@@ -58,7 +57,7 @@ struct Part<'a, B> {
     turned: Turned,
 }
 
-impl<B: Copy> Part<'_, B> {
+impl<B: Copy, const W: usize> Part<'_, B, W> {
     /// Adds the products with up to `N` rows of activations from `x` on to their totals; gives `N`. Where fewer are left,
     /// the last is computed again: cheaper than a loop for each count, which all have to be compiled.
     #[inline(always)]
@@ -80,10 +79,13 @@ impl<B: Copy> Part<'_, B> {
             // What is computed again goes nowhere.
             let mut spare = [V::zero(); WIDTH];
             let spare = &raw mut spare;
-            let sums = each(|i| if i < count { totals.add(i) } else { spare });
+            let sums = each(|i| {
+                let totals = if i < count { totals.add(i) } else { spare };
+                totals.cast::<V::F>().add(self.vector).cast::<[V::F; W]>()
+            });
             for s in 0..spans {
                 let dots = self.dots::<V, D, C, N>(s * span, span, &rows);
-                self.turned.add::<V, C, N, WIDTH>(sums, &dots, &rows, start + s * S);
+                self.turned.add::<V, C, N, W>(sums, &dots, &rows, start + s * S);
             }
         }
         N
@@ -96,23 +98,22 @@ impl<B: Copy> Part<'_, B> {
         first: usize,
         count: usize,
         rows: &[Row; N],
-    ) -> [[V::I; WIDTH]; N] {
+    ) -> [[V::I; W]; N] {
         // SAFETY: as in `crate::simd`.
         unsafe {
             if const { D::TWOS } {
                 return self.two_dots::<V, D, C, N>(first, count, rows);
             }
-            let mut wide = [[V::zero_ints(); WIDTH]; N];
-            let mut sums = [[D::start(); WIDTH]; N];
+            let mut wide = [[V::zero_ints(); W]; N];
+            let mut sums = [[D::start(); W]; N];
             let mut added = 0;
             for lane in first..first + count {
-                let planes = self.split::<V, C>(lane);
+                let planes = self.planes::<V, D, C>(lane);
                 let at = self.at::<V, C>(lane);
-                for plane in 0..C::PLANES {
-                    let codes: [V::B; WIDTH] = each(|v| D::prepare(planes[v][plane]));
+                for (plane, codes) in planes.iter().enumerate().take(C::PLANES) {
                     for (sums, x) in sums.iter_mut().zip(rows) {
                         let x = V::splat_dword(x.codes.add(at + plane * V::BYTES));
-                        for (sum, &codes) in sums.iter_mut().zip(&codes) {
+                        for (sum, &codes) in sums.iter_mut().zip(codes) {
                             *sum = D::dot(*sum, codes, x);
                         }
                     }
@@ -120,7 +121,7 @@ impl<B: Copy> Part<'_, B> {
                     if D::STEPS < 8 && added % D::STEPS == 0 {
                         for (wide, sums) in wide.iter_mut().zip(&mut sums) {
                             *wide = each(|v| V::add_ints(wide[v], D::widen(sums[v])));
-                            *sums = [D::start(); WIDTH];
+                            *sums = [D::start(); W];
                         }
                     }
                 }
@@ -136,28 +137,27 @@ impl<B: Copy> Part<'_, B> {
         first: usize,
         count: usize,
         rows: &[Row; N],
-    ) -> [[V::I; WIDTH]; N] {
+    ) -> [[V::I; W]; N] {
         // SAFETY: as in `crate::simd`.
         unsafe {
-            let mut sums = [[D::start(); WIDTH]; N];
+            let mut sums = [[D::start(); W]; N];
             for lane in (first..first + count).step_by(2) {
-                let (even, odd) = (self.split::<V, C>(lane), self.split::<V, C>(lane + 1));
+                let [even, odd] = [lane, lane + 1].map(|lane| self.planes::<V, D, C>(lane));
                 let at = self.at::<V, C>(lane);
-                for plane in 0..C::PLANES {
-                    let codes: [[V::B; 2]; WIDTH] =
-                        each(|v| D::join([D::prepare(even[v][plane]), D::prepare(odd[v][plane])]));
+                for (plane, (even, odd)) in even.iter().zip(&odd).enumerate().take(C::PLANES) {
+                    let codes: [[V::B; 2]; W] = each(|v| D::join([even[v], odd[v]]));
                     for r in (0..N).step_by(2) {
                         let x = each(|i| rows[r + i].codes.add(at + plane * V::BYTES));
-                        for v in 0..WIDTH {
+                        for v in 0..W {
                             [sums[r][v], sums[r + 1][v]] =
                                 D::two_dots([sums[r][v], sums[r + 1][v]], codes[v], x);
                         }
                     }
                 }
             }
-            let mut wide = [[V::zero_ints(); WIDTH]; N];
+            let mut wide = [[V::zero_ints(); W]; N];
             for r in (0..N).step_by(2) {
-                for v in 0..WIDTH {
+                for v in 0..W {
                     [wide[r][v], wide[r + 1][v]] = D::widen_two([sums[r][v], sums[r + 1][v]]);
                 }
             }
@@ -165,11 +165,14 @@ impl<B: Copy> Part<'_, B> {
         }
     }
 
-    /// The planes of a lane of both vectors.
+    /// The planes of a lane, of all vectors each.
     #[inline(always)]
-    unsafe fn split<V: Simd<B = B>, C: Codec>(&self, lane: usize) -> [[V::B; 4]; WIDTH] {
+    unsafe fn planes<V: Simd<B = B>, D: Dot<V>, C: Codec>(&self, lane: usize) -> [[B; W]; 4] {
         // SAFETY: as in `crate::simd`.
-        each(|v| unsafe { C::split::<V>(*self.lanes[v].get_unchecked(lane)) })
+        unsafe {
+            let split: [[B; 4]; W] = each(|v| C::split::<V>(*self.lanes[v].get_unchecked(lane)));
+            each(|plane| each(|v| D::prepare(split[v][plane])))
+        }
     }
 
     /// Where a lane's first plane lies in a row of activations.

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use super::Tiled;
 use super::panels::{PANEL_ROWS, Panel};
 use crate::quantized::activations::SPAN;
-use crate::quantized::many::WIDTH;
+use crate::quantized::many::{Tile, WIDTH};
 use crate::simd::amx::TILE_ROWS;
 use crate::simd::amx::bytes::{B_STRIDE, Hardware, Tiles};
 use crate::simd::avx512::Avx512;
@@ -46,7 +46,7 @@ pub(super) unsafe fn emulated(args: &Tiled) {
 unsafe fn blocks<T: Tiles>(args: &Tiled) {
     // SAFETY: the caller's promise.
     unsafe {
-        let tiles = T::configure(TILE_ROWS, SPAN.min(args.group));
+        let tiles = T::configure(TILE_ROWS, SPAN.min(args.tile.group));
         for first in (0..args.rows).step_by(TILE_ROWS) {
             let panel = args.panels.panel(args.panel + first / TILE_ROWS);
             for vector in 0..WIDTH {
@@ -79,9 +79,9 @@ impl Block<'_> {
         let dots = |s: usize| ring.wrapping_add(s % RING * TILE_ROWS * LANES);
         // SAFETY: the caller's promise.
         unsafe {
-            let sums = self.args.sums.add(first * width + self.vector * LANES);
+            let sums = self.args.tile.sums.add(first * width + self.vector * LANES);
             let mut totals: Totals = each(|r| Avx512::load(sums.add(r * width)));
-            let spans = self.args.columns.div_ceil(SPAN.min(self.args.group));
+            let spans = self.args.tile.columns.div_ceil(SPAN.min(self.args.tile.group));
             for s in 0..AHEAD {
                 self.span_dots(tiles, s.min(spans - 1), dots(s), s);
             }
@@ -100,11 +100,11 @@ impl Block<'_> {
     /// The integers of span `s`.
     #[inline(always)]
     unsafe fn span_dots<T: Tiles>(self, tiles: &T, s: usize, dots: *mut i32, set: usize) {
-        let span = SPAN.min(self.args.group);
+        let span = SPAN.min(self.args.tile.group);
         // SAFETY: the caller's promise.
         unsafe {
-            let a = self.panel.codes(0, self.args.first_column + s * span);
-            let b = self.args.tile.add(s * span * WIDTH * LANES + self.vector * LANES * 4);
+            let a = self.panel.codes(0, self.args.tile.first_column + s * span);
+            let b = self.args.tile.codes.add(s * span * WIDTH * LANES + self.vector * LANES * 4);
             match set % 4 {
                 0 => tiles.multiply::<0>(a, b, dots),
                 1 => tiles.multiply::<1>(a, b, dots),
@@ -117,7 +117,7 @@ impl Block<'_> {
     /// Scales and adds the integers of span `s`, and in a group's first span its biases.
     #[inline(always)]
     unsafe fn add(self, s: usize, dots: *const i32, totals: &mut Totals) {
-        let Tiled { group, first_column, scales, biases, .. } = *self.args;
+        let Tile { group, first_column, scales, biases, .. } = self.args.tile;
         let shift = group.trailing_zeros();
         let column = s * SPAN.min(group);
         let weights = ((column >> shift) * WIDTH + self.vector) * LANES;

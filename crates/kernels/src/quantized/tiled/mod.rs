@@ -9,24 +9,18 @@ mod panels;
 
 pub(super) use panels::{PANEL_ROWS, Panels};
 
+use super::many::Tile;
 use crate::Isa;
 
-/// One tile of weights against rows of activations; as [`super::many::Many`], but for the activations.
+/// One tile of weights against rows of activations in panels.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(super) struct Tiled {
-    pub tile: *const u8,
-    pub first_column: usize,
-    pub columns: usize,
-    pub group: usize,
-    pub scales: *const f32,
-    pub biases: *const f32,
+    pub tile: Tile,
     pub panels: Panels,
     /// The first panel.
     pub panel: usize,
     /// Rows of activations, from the panel's first on.
     pub rows: usize,
-    /// `[rows, rounded up to whole panels][WIDTH * 16]`: the products are added.
-    pub sums: *mut f32,
 }
 
 /// The loop, where the instruction set has tiles.
