@@ -19,15 +19,19 @@ pub(crate) const ROWS_MIN: usize = 16;
 const CRUMB_ROWS: usize = 4;
 
 /// Tokens of history that cost as much to attend to as all else of a row does, before that was measured: what a model of
-/// 0.6B parameters has on two cores. Larger models have more; so until then rows are counted too, as if all cost the same.
+/// 0.6B parameters has on two cores. Larger models have more.
 const REACH_TOKENS: f64 = 1600.0;
 
 /// Measurements that make no sense teach no more than this.
-const REACH_TOKENS_MIN: f64 = 256.0;
+const REACH_TOKENS_MIN: f64 = 400.0;
 const REACH_TOKENS_MAX: f64 = 65_536.0;
 
 /// What a measurement still counts when the next one comes.
 const MEMORY: f64 = 0.9;
+
+/// Rows of prompts for each other row in a step that tells about the reach: a token drawn alone costs more than a row of
+/// many.
+const PROMPT_ROWS_EACH: usize = 16;
 
 /// Rows, and the tokens that they attend to, all together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,15 +50,19 @@ pub(crate) struct Allowance {
     rows_min: usize,
 }
 
+/// A step may be as long as two counts allow, of which neither is the truth: costs, which are right as far as the reach is;
+/// and rows, as if all cost the same, which is right where the next rows are no deeper than the last ones.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// What takes `STEP_TIME`, in rows at a beginning; none before anything was measured.
-    cost: Option<f64>,
+    cost: Most,
+    rows: Most,
     reach_tokens: f64,
-    /// Rows that take `STEP_TIME`, wherever they are; none once the reach was measured.
-    rows: Option<f64>,
     seen: Seen,
 }
+
+/// What takes `STEP_TIME`; none before anything was measured.
+#[derive(Clone, Copy, Debug, Default)]
+struct Most(Option<f64>);
 
 /// Sums over what was measured, each measurement divided by its time, so that long steps say no more than short ones.
 #[derive(Debug, Default)]
@@ -112,14 +120,24 @@ impl Allowance {
     }
 }
 
+impl Most {
+    /// So much took `STEP_TIME` divided by `share`.
+    fn took(&mut self, amount: f64, share: f64) {
+        let fits = amount * share;
+        self.0 = Some(match self.0 {
+            None => fits,
+            Some(_) if share < 1.0 => fits,
+            // A step of few rows says little about one of many: what a step costs anyway is most of it.
+            Some(most) if amount < most / 2.0 => most.max(fits),
+            Some(most) => fits.min(most * 2.0),
+        });
+    }
+}
+
 impl Default for Pace {
     fn default() -> Pace {
-        Pace {
-            cost: None,
-            reach_tokens: REACH_TOKENS,
-            rows: Some(f64::INFINITY),
-            seen: Seen::default(),
-        }
+        let (cost, rows) = (Most::default(), Most::default());
+        Pace { cost, rows, reach_tokens: REACH_TOKENS, seen: Seen::default() }
     }
 }
 
@@ -127,14 +145,10 @@ impl Pace {
     /// Beside `running` rows, each of which draws a token.
     pub fn beside(&self, running: Load) -> Allowance {
         let reach_tokens = self.reach_tokens;
-        let cost = self.cost.unwrap_or(0.0) - running.cost(reach_tokens);
-        let rows = self.rows.map_or(CHUNK_TOKENS, |rows| rows as usize);
-        Allowance {
-            cost,
-            reach_tokens,
-            rows: rows.clamp(ROWS_MIN, CHUNK_TOKENS),
-            rows_min: ROWS_MIN,
-        }
+        let cost = self.cost.0.unwrap_or(0.0) - running.cost(reach_tokens);
+        let rows = self.rows.0.unwrap_or(0.0) - running.rows as f64;
+        let rows = (rows as usize).clamp(ROWS_MIN, CHUNK_TOKENS);
+        Allowance { cost, reach_tokens, rows, rows_min: ROWS_MIN }
     }
 
     /// A step with `load`, of which so many rows were of prompts, took so long.
@@ -143,18 +157,15 @@ impl Pace {
             return;
         }
         let before = load.cost(self.reach_tokens);
-        self.learn(load, time);
+        if (load.rows - prompt_rows) * PROMPT_ROWS_EACH <= prompt_rows {
+            self.learn(load, time);
+        }
         let cost = load.cost(self.reach_tokens);
+        // What was measured so far, in the new measure.
+        self.cost.0 = self.cost.0.map(|most| most * cost / before);
         let share = STEP_TIME.as_secs_f64() / time.as_secs_f64();
-        let fits = cost * share;
-        self.rows = self.rows.map(|_| load.rows as f64 * share);
-        self.cost = Some(match self.cost.map(|known| known * cost / before) {
-            None => fits,
-            Some(_) if share < 1.0 => fits,
-            // A step of few rows says little about one of many: what a step costs anyway is most of it.
-            Some(known) if cost < known / 2.0 => known.max(fits),
-            Some(known) => fits.min(known * 2.0),
-        });
+        self.cost.took(cost, share);
+        self.rows.took(load.rows as f64, share);
     }
 
     /// The two prices, of rows and of history, with which the squares of relative errors are least.
@@ -178,7 +189,6 @@ impl Pace {
         }
         let row_price = r * history_history - h * rows_history;
         let history_price = h * rows_rows - r * rows_history;
-        self.rows = None;
         self.reach_tokens = match (row_price > 0.0, history_price > 0.0) {
             (false, _) => REACH_TOKENS_MIN,
             (_, false) => REACH_TOKENS_MAX,
@@ -262,6 +272,27 @@ mod tests {
             let later = &times[4..times.len() - 1];
             assert!(later.iter().all(|time| *time > 0.28), "{times:?}");
         }
+    }
+
+    /// What a machine does whose drawn tokens cost ten times as much to attend as rows of prompts: after chats with a long
+    /// history comes a short prompt, and then a long one again.
+    #[test]
+    fn who_draws_does_not_make_the_others_cheap() {
+        let machine = Machine(0.02, 0.0018, 1.13e-6);
+        let mut pace = Pace::default();
+        pace.took(load(0, 2040), 2040, machine.time(load(0, 2040)));
+        let (mut running, mut longest) = (1, 0.0);
+        for position in [2000, 2000, 2000, 2000, 0, 0, 1500, 3000, 0, 2000, 500] {
+            let rows = pace.beside(load(2000, running)).rows(position);
+            let time =
+                machine.time(load(position, rows)) + Duration::from_millis(12) * running as u32;
+            let mut step = load(position, rows);
+            step.add(2000, running);
+            longest = time.as_secs_f64().max(longest);
+            pace.took(step, rows, time);
+            running = 8.min(running + 2);
+        }
+        assert!(longest <= 0.4, "{longest}");
     }
 
     #[test]

@@ -100,19 +100,22 @@ pub(crate) fn request(id: u64, prompt: &str, num_predict: i64, stop: &[&str]) ->
 }
 
 pub(crate) fn alone(text: &Text, prompt: &str, num_predict: usize) -> (String, FinishReason) {
-    alone_within(text, prompt, num_predict, CONTEXT).unwrap()
+    alone_within(text, prompt, num_predict, CONTEXT, None).unwrap()
 }
 
-/// What the scripted executor makes of a prompt, computed without any loop; nothing if the prompt fills the context.
-fn alone_within(
+/// What the scripted executor makes of a prompt, computed without any loop; nothing if the prompt fills the context. A full
+/// context shifts if it is said how much of it is kept.
+pub(crate) fn alone_within(
     text: &Text,
     prompt: &str,
     num_predict: usize,
     context: usize,
+    keep: Option<usize>,
 ) -> Option<(String, FinishReason)> {
     let input = Input::Raw { prompt: prompt.to_owned() };
-    let tokens = text.encode_prompt(prompt, text.prompt_kind(&input)).unwrap();
-    let limit = num_predict.min(context.checked_sub(tokens.len()).filter(|room| *room > 0)?);
+    let mut tokens = text.encode_prompt(prompt, text.prompt_kind(&input)).unwrap();
+    let room = context.checked_sub(tokens.len()).filter(|room| *room > 0)?;
+    let limit = num_predict.min(if keep.is_some() { 10 * context } else { room });
     let mut history = Summary::of(&tokens);
     let mut stream = text.decoder();
     let mut reply = String::new();
@@ -121,8 +124,13 @@ fn alone_within(
         if token == scripted::END {
             return Some((reply + &stream.finish(), FinishReason::Stop));
         }
+        tokens.push(token);
         history = history.with(token);
         reply.push_str(&stream.push(token));
+        if let Some(keep) = keep.filter(|_| tokens.len() == context) {
+            tokens.drain(keep..keep + ((context - keep) / 2).max(1));
+            history = Summary::of(&tokens);
+        }
     }
     Some((reply + &stream.finish(), FinishReason::Length))
 }
@@ -242,8 +250,8 @@ fn most_computed(readers: &Readers, mut prompts: Vec<Vec<u32>>) -> usize {
     (0..prompts.len()).map(own).sum::<usize>() + replies.sum::<usize>() + prompts.len() * 8
 }
 
-/// One schedule; how often somebody stepped back in it.
-fn play(seed: u64, text: &Rc<Text>, forms: &mut Option<Forms>) -> usize {
+/// One schedule; how often somebody stepped back in it or began anew, and how many steps it took.
+fn play(seed: u64, text: &Rc<Text>, forms: &mut Option<Forms>) -> (usize, usize) {
     let mut dice = Dice(seed);
     let chances = Chances::of(&mut dice);
     let executor = ScriptedExecutor::with(chances.script);
@@ -251,13 +259,19 @@ fn play(seed: u64, text: &Rc<Text>, forms: &mut Option<Forms>) -> usize {
     let mut steps = Steps::with_forms(executor, Rc::clone(text), forms.take().unwrap(), settings);
     let mut readers = Readers::default();
     let (mut expected, mut cancelled) = (BTreeMap::new(), HashSet::new());
-    let (mut texts, mut prompts) = (Vec::new(), Vec::new());
+    let (mut texts, mut prompts, mut shifts) = (Vec::new(), Vec::new(), false);
     for id in 0..chances.requests as u64 {
         let prompt = prompt(&mut dice, &texts);
         let num_predict = [Some(1 + dice.below(30)), None][usize::from(dice.below(3) == 0)];
         let wish = num_predict.map_or(-1, |number| number as i64);
-        steps.submit(request(id, &prompt, wish, &[]), &mut readers);
-        let reply = alone_within(text, &prompt, num_predict.unwrap_or(CONTEXT), chances.context());
+        let keep = (dice.below(8) == 0).then(|| dice.below(9));
+        shifts |= keep.is_some();
+        let mut request = request(id, &prompt, wish, &[]);
+        request.options.num_keep = keep.map(|keep| keep as i64);
+        request.options.shift = keep.map(|_| true);
+        steps.submit(request, &mut readers);
+        let longest = num_predict.unwrap_or(usize::MAX);
+        let reply = alone_within(text, &prompt, longest, chances.context(), keep);
         let input = Input::Raw { prompt: prompt.clone() };
         prompts.push(text.encode_prompt(&prompt, text.prompt_kind(&input)).unwrap());
         texts.extend(reply.iter().map(|(reply, _)| prompt.clone() + reply));
@@ -307,7 +321,7 @@ fn play(seed: u64, text: &Rc<Text>, forms: &mut Option<Forms>) -> usize {
         let gap = steps.executor().longest_gap;
         assert!(gap <= Duration::from_millis(400), "seed {seed}: {gap:?} between two tokens");
     }
-    if is_plain && !chances.cancels && chances.is_roomy() {
+    if is_plain && !chances.cancels && !shifts && chances.is_roomy() {
         let most = most_computed(&readers, prompts);
         let computed = steps.executor().computed;
         assert!(computed <= most, "seed {seed}: {computed} tokens computed, not {most}");
@@ -315,15 +329,22 @@ fn play(seed: u64, text: &Rc<Text>, forms: &mut Option<Forms>) -> usize {
     assert!(chances.failures || lost.is_subset(&refused(&readers)), "seed {seed}: {lost:?}");
     check_pages(&mut steps);
     let back = steps.executor().opened.saturating_sub(chances.requests);
+    let count = steps.executor().steps;
     *forms = Some(steps.into_forms());
-    back
+    (back, count)
 }
 
-fn schedules(seeds: std::ops::Range<u64>) {
+/// How many steps they took.
+fn schedules(seeds: std::ops::Range<u64>) -> usize {
     let text = text();
     let mut forms = Some(Forms::new(&text));
-    let back: usize = seeds.map(|seed| play(seed, &text, &mut forms)).sum();
+    let (mut back, mut steps) = (0, 0);
+    for seed in seeds {
+        let (more_back, more_steps) = play(seed, &text, &mut forms);
+        (back, steps) = (back + more_back, steps + more_steps);
+    }
     assert!(back > 0, "nobody ever stepped back");
+    steps
 }
 
 #[test]
@@ -333,12 +354,24 @@ fn a_schedule_changes_no_reply() {
 
 /// A long night: `cargo test --release -p engine --lib many_schedules -- --ignored --nocapture`.
 #[test]
-#[ignore = "minutes; the same with many more seeds"]
+#[ignore = "a minute; the same with many more seeds"]
 fn many_schedules() {
+    const COUNT: u64 = 50_000;
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
     let start = std::time::Instant::now();
-    let count = 50_000;
-    schedules(1_000_000..1_000_000 + count);
-    eprintln!("{:.0} schedules per second", count as f64 / start.elapsed().as_secs_f64());
+    let part =
+        |index: u64| 1_000_000 + COUNT * index / threads..1_000_000 + COUNT * (index + 1) / threads;
+    let steps: usize = std::thread::scope(|scope| {
+        let all: Vec<_> =
+            (0..threads).map(|index| scope.spawn(move || schedules(part(index)))).collect();
+        all.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    eprintln!(
+        "{:.0} schedules per second on {threads} threads, {steps} steps of {:.1} µs on one",
+        COUNT as f64 / seconds,
+        seconds * 1e6 * threads as f64 / steps as f64
+    );
 }
 
 #[test]
