@@ -63,6 +63,7 @@ pub struct Args {
 const WARM_UP_TOKENS: usize = 8;
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    super::serve::log_to_stderr();
     match args.products_of_mlx {
         true => mlx::cpu::with_products_of_mlx(|| measure(args)),
         false => measure(args),
