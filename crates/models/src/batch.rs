@@ -5,9 +5,10 @@
 //! is: every batch goes one way, whatever the lengths in it. Elsewhere (a GPU) segments of one length at one position (a
 //! single sequence, or sequences in step) are `[batch, heads, length, head_dim]`, for MLX's fused attention.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::ops::Range;
 
-use mlx::Array;
+use mlx::{Array, Dtype};
 
 use crate::cache::{Memory, Slot};
 
@@ -42,7 +43,12 @@ pub struct Batch {
     shape: Shape,
     rows: i32,
     positions: OnceCell<Array>,
+    /// Of layers that see alike.
+    masks: RefCell<Vec<(MaskOf, Array)>>,
 }
+
+/// What each lane sees of so many positions, in the dtype of scores.
+type MaskOf = (Vec<Range<i32>>, i32, Dtype);
 
 impl Batch {
     /// `parts` are the sequences whose rows follow each other in `tokens`, with their lengths; each goes on where its
@@ -57,7 +63,14 @@ impl Batch {
         }
         assert_eq!(tokens.shape(), [start as i32], "the tokens' shape, and the segments' rows");
         let shape = if memory.is_paged() { Shape::Ragged } else { shape(&segments) };
-        Batch { tokens, segments, shape, rows: start as i32, positions: OnceCell::new() }
+        Batch {
+            tokens,
+            segments,
+            shape,
+            rows: start as i32,
+            positions: OnceCell::new(),
+            masks: RefCell::default(),
+        }
     }
 
     pub fn rows(&self) -> i32 {
@@ -75,6 +88,25 @@ impl Batch {
             let positions: Vec<i32> = self.segments.iter().flat_map(rows).collect();
             Array::from_slice(&positions, &[self.rows])
         })
+    }
+
+    /// What to add to scores so that each lane sees these positions alone, `[lanes, 1, 1, positions]`; made once for all
+    /// layers.
+    pub(crate) fn mask(&self, seen: Vec<Range<i32>>, positions: i32, dtype: Dtype) -> Array {
+        let wanted = (seen, positions, dtype);
+        let mut masks = self.masks.borrow_mut();
+        if let Some((_, mask)) = masks.iter().find(|(of, _)| *of == wanted) {
+            return mask.clone();
+        }
+        let row = |seen: &Range<i32>| {
+            let seen = seen.clone();
+            (0..positions).map(move |i| if seen.contains(&i) { 0.0 } else { f32::NEG_INFINITY })
+        };
+        let numbers: Vec<f32> = wanted.0.iter().flat_map(row).collect();
+        let shape = [wanted.0.len() as i32, 1, 1, positions];
+        let mask = Array::from_slice(&numbers, &shape).cast(dtype);
+        masks.push((wanted, mask.clone()));
+        mask
     }
 
     /// `[rows, heads × head_dim]` → heads of segments (see above).

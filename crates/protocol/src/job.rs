@@ -115,3 +115,22 @@ pub struct Converted {
     /// Fields of the manifest's config blob.
     pub config: serde_json::Value,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_its_files_and_its_tensors_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b.safetensors", "a.safetensors", "config.json"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        std::fs::create_dir(folder.path().join("more")).unwrap();
+        let found = ModelFiles::of_folder("m", folder.path()).unwrap();
+        let at = |name: &str| folder.path().join(name);
+        assert_eq!(found.tensors, [at("a.safetensors"), at("b.safetensors")]);
+        assert_eq!(found.files, [("config.json".to_owned(), at("config.json"))].into());
+        assert!(ModelFiles::of_folder("m", &at("none")).is_err());
+    }
+}

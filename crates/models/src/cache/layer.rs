@@ -89,7 +89,7 @@ impl Cache {
 
     fn attention(shape: KvShape, window: Option<usize>) -> Cache {
         // The memory that takes it decides where it is stored, and how.
-        let encoding = Encoding::new(&shape, Dtype::F32, KvType::Full);
+        let encoding = Encoding::new(shape, Dtype::F32, KvType::Full);
         let store = Store::Lanes(Lanes::new(window, PAGE_TOKENS, encoding));
         Cache { kind: Kind::KeyValue(KeyValue { shape, window, store }) }
     }
@@ -162,8 +162,7 @@ impl Cache {
 
     /// Of so many positions, where they lie in lanes.
     pub(super) fn lane_bytes(&self, positions: usize) -> Option<usize> {
-        let shape = &self.as_key_value()?.shape;
-        Some(self.lanes()?.encoding().bytes(shape, positions))
+        Some(self.lanes()?.encoding().bytes(positions))
     }
 
     pub(super) fn key_value_mut(&mut self) -> Option<&mut KeyValue> {

@@ -95,7 +95,7 @@ struct Layouts {
 enum Part {
     Block(Block),
     /// Keys and values of each layer, of one lane.
-    Lanes(Rc<[[Stored; 2]]>),
+    Lanes(Rc<[Stored]>),
 }
 
 impl KvType {
@@ -152,7 +152,7 @@ impl Memory {
             let KeyValue { shape, window, store } = key_value;
             *store = match paged {
                 false => {
-                    let encoding = Encoding::new(shape, dtype, kv_type);
+                    let encoding = Encoding::new(*shape, dtype, kv_type);
                     Store::Lanes(Lanes::new(*window, tokens, encoding))
                 }
                 true => {
@@ -460,7 +460,7 @@ impl Memory {
             let (whole, window) = self.cut(page);
             // Else the lanes that it is cut from would live as long as the page; a failure comes with the next reading.
             let parts = [&whole, &window].into_iter().flatten().filter_map(Part::lanes);
-            let stored = parts.flat_map(|layers| layers.iter().flatten());
+            let stored = parts.flat_map(|layers| layers.iter());
             let _ = mlx::async_eval(&stored.flat_map(Stored::arrays).collect::<Vec<_>>());
             let entry = self.table.entry_mut(page);
             (entry.whole, entry.window) = (whole, window);
@@ -531,7 +531,7 @@ impl Part {
         }
     }
 
-    fn lanes(&self) -> Option<&Rc<[[Stored; 2]]>> {
+    fn lanes(&self) -> Option<&Rc<[Stored]>> {
         match self {
             Part::Lanes(layers) => Some(layers),
             Part::Block(_) => None,
@@ -541,7 +541,7 @@ impl Part {
     fn bytes(&self) -> usize {
         match self {
             Part::Block(block) => block.bytes(),
-            Part::Lanes(layers) => layers.iter().flatten().map(Stored::nbytes).sum(),
+            Part::Lanes(layers) => layers.iter().map(Stored::nbytes).sum(),
         }
     }
 }

@@ -432,3 +432,32 @@ fn lanes_in_fewer_bits_are_as_large_as_they_say() {
         assert_eq!(memory.bytes(), 0, "{name}");
     }
 }
+
+/// Replies that decode together share one block after a while, filled up to the longest, and nobody pays for one much
+/// longer than the others.
+#[test]
+fn replies_that_decode_together_share_a_block() {
+    let check = |lengths: &[usize], blocks: usize, positions: usize| {
+        let kind = Kind { in_lanes: true, windowed: false, recurrent: false };
+        let mut world = World::new(kind);
+        for (index, length) in lengths.iter().enumerate() {
+            let slot = world.memory.open();
+            world.began(slot, Vec::new());
+            world.append(&[(index, *length)]);
+        }
+        let all: Vec<(usize, usize)> = (0..lengths.len()).map(|index| (index, 1)).collect();
+        for _ in 0..10 {
+            world.append(&all);
+        }
+        let lanes = world.memory.layers.iter().filter_map(Cache::lanes);
+        let found: HashSet<usize> = lanes
+            .flat_map(|lanes| world.slots.iter().flat_map(|(slot, _)| lanes.block(*slot)))
+            .collect();
+        assert_eq!(found.len(), blocks, "{lengths:?}");
+        assert_eq!(world.memory.bytes(), positions * 2 * WIDTH * 4, "{lengths:?}");
+        world.check();
+    };
+    check(&[20, 31, 25], 1, 3 * 256);
+    check(&[300, 310], 1, 2 * 512);
+    check(&[20, 310], 2, 256 + 512);
+}

@@ -8,7 +8,7 @@ use mlx::pages::Block;
 use mlx::{Array, Dtype};
 
 use super::lanes::Lanes;
-use super::layer::{KeyValue, KvShape};
+use super::layer::Store;
 use super::{Cache, Layouts, Memory, Page, Part, State};
 use crate::error::{Error, Result};
 
@@ -82,17 +82,20 @@ impl Memory {
         match &self.pages {
             Some(Layouts { whole_bytes, window_bytes, .. }) => [*whole_bytes, *window_bytes],
             None => [false, true].map(|windowed| {
-                let layers = self.layers_with(windowed);
-                layers.map(|(kv, lanes)| lanes.encoding().bytes(&kv.shape, self.table.tokens)).sum()
+                let tokens = self.table.tokens;
+                self.lanes_with(windowed).map(|lanes| lanes.encoding().bytes(tokens)).sum()
             }),
         }
     }
 
-    /// The layers in lanes with a window, or those without.
-    fn layers_with(&self, windowed: bool) -> impl Iterator<Item = (&KeyValue, &Lanes)> {
-        let layers =
-            self.layers.iter().filter_map(|cache| Some((cache.as_key_value()?, cache.lanes()?)));
-        layers.filter(move |(kv, _)| kv.window.is_some() == windowed)
+    /// Of the layers with a window, or of those without.
+    fn lanes_with(&self, windowed: bool) -> impl Iterator<Item = &Lanes> {
+        let layers = self.layers.iter().filter_map(Cache::as_key_value);
+        let layers = layers.filter(move |kv| kv.window.is_some() == windowed);
+        layers.filter_map(|kv| match &kv.store {
+            Store::Lanes(lanes) => Some(lanes),
+            Store::Pages(_) => None,
+        })
     }
 
     fn bytes_of(&self, part: &Part) -> Result<Vec<u8>> {
@@ -101,7 +104,7 @@ impl Memory {
             (Part::Block(_), None) => panic!("a block without pages"),
             (Part::Lanes(layers), _) => {
                 let mut bytes = Vec::new();
-                for stored in layers.iter().flatten() {
+                for stored in layers.iter() {
                     bytes.extend(stored.to_bytes(self.table.tokens)?);
                 }
                 Ok(bytes)
@@ -118,11 +121,12 @@ impl Memory {
             return Some(Part::Block(Block::of(bytes)));
         }
         let (mut rest, tokens) = (bytes, self.table.tokens);
-        let layer = |(kv, lanes): (&KeyValue, &Lanes)| {
-            let KvShape { heads, key_dim, value_dim } = kv.shape;
-            [key_dim, value_dim].map(|dim| lanes.encoding().take(&mut rest, heads, dim, tokens))
+        let layer = |lanes: &Lanes| {
+            let (own, after) = rest.split_at(lanes.encoding().bytes(tokens));
+            rest = after;
+            lanes.encoding().stored(own, tokens)
         };
-        Some(Part::Lanes(self.layers_with(windowed).map(layer).collect()))
+        Some(Part::Lanes(self.lanes_with(windowed).map(layer).collect()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Attention over what a cache remembers.
 
-use mlx::{Array, Dtype};
+use mlx::{Array, Device, Dtype};
 
 use crate::cache::{History, Kept, Past};
 
@@ -62,6 +62,9 @@ fn product(
     window: Option<usize>,
     options: &AttentionOptions<'_>,
 ) -> Array {
+    if let Some(mask) = past.mask() {
+        return in_step(queries, past, mask, options);
+    }
     let (length, positions) = (queries.dim(2), past.positions());
     let narrow = window.filter(|window| positions as usize > *window);
     // A single query is the last one: it sees every key of its window, and kernels without a mask are faster.
@@ -72,9 +75,9 @@ fn product(
     let [keys, values] = &past.last(positions);
     let causal = options.mask == Mask::Causal && length > 1;
     let mask = narrow.map(|window| window_mask(length, positions, Some(window), causal));
-    if let Some(cap) = options.softcap {
+    if options.softcap.is_some() {
         let mask = mask.or_else(|| causal.then(|| window_mask(length, positions, None, true)));
-        return capped(queries, keys, values, cap, mask.as_ref(), options);
+        return by_operations(queries, keys, values, mask.as_ref(), options);
     }
     let mask = match &mask {
         Some(mask) => mlx::fast::Mask::Array(mask),
@@ -83,6 +86,25 @@ fn product(
     };
     let AttentionOptions { scale, sinks, .. } = *options;
     mlx::fast::scaled_dot_product_attention(queries, keys, values, scale, mask, sinks)
+}
+
+/// A query for each lane, of lanes that end together and begin apart. Query heads of one head of keys go as rows of it:
+/// with several of them MLX's kernels take a mask, and read keys and values once.
+fn in_step(queries: &Array, past: &Past, mask: &Array, options: &AttentionOptions<'_>) -> Array {
+    let [keys, values] = &past.whole();
+    let AttentionOptions { scale, sinks, softcap, .. } = *options;
+    if softcap.is_some() || mlx::device() == Device::Cpu {
+        return by_operations(queries, keys, values, Some(&mask.expand_dims(&[1])), options);
+    }
+    let &[lanes, heads, _, width] = queries.shape() else { panic!("queries {queries:?}") };
+    let kv_heads = keys.dim(1);
+    let grouped = match sinks {
+        None => queries.reshape(&[lanes, kv_heads, heads / kv_heads, width]),
+        Some(_) => queries.clone(),
+    };
+    let mask = mlx::fast::Mask::Array(mask);
+    let out = mlx::fast::scaled_dot_product_attention(&grouped, keys, values, scale, mask, sinks);
+    out.reshape(&[lanes, heads, 1, values.dim(3)])
 }
 
 /// Which of `positions` keys the last `length` positions see, `[length, positions]`.
@@ -99,32 +121,38 @@ fn window_mask(length: i32, positions: i32, window: Option<usize>, causal: bool)
     }
 }
 
-/// MLX's fused attention knows no cap on scores.
-fn capped(
+/// Where there is no fused kernel: with a cap on scores anywhere, with a mask on the CPU. In f32, because scores of 10 are
+/// coarse in bf16.
+fn by_operations(
     queries: &Array,
     keys: &Array,
     values: &Array,
-    cap: f32,
     mask: Option<&Array>,
     options: &AttentionOptions<'_>,
 ) -> Array {
     let &[batch, heads, length, width] = queries.shape() else { panic!("queries {queries:?}") };
     let (kv_heads, value_dim) = (keys.dim(1), values.dim(3));
-    let grouped = queries.reshape(&[batch, kv_heads, heads / kv_heads, length, width]);
-    let (keys, values) = (keys.expand_dims(&[2]), values.expand_dims(&[2]));
-    let scores = (grouped * options.scale).matmul(&keys.swapaxes(3, 4)).cast(Dtype::F32);
-    let mut scores = (scores * (1.0 / cap)).tanh() * cap;
-    if let Some(mask) = mask {
-        scores = mlx::where_(mask, &scores, &Array::from(f32::NEG_INFINITY));
+    let group = heads / kv_heads;
+    let grouped = queries.cast(Dtype::F32).reshape(&[batch, kv_heads, group, length, width]);
+    let [keys, values] = [keys, values].map(|x| x.cast(Dtype::F32).expand_dims(&[2]));
+    let mut scores = (grouped * options.scale).matmul(&keys.swapaxes(3, 4));
+    if let Some(cap) = options.softcap {
+        scores = (scores * (1.0 / cap)).tanh() * cap;
     }
+    scores = match mask {
+        Some(mask) if mask.dtype() == Dtype::Bool => {
+            mlx::where_(mask, &scores, &Array::from(f32::NEG_INFINITY))
+        }
+        Some(mask) => scores + mask,
+        None => scores,
+    };
     if let Some(sinks) = options.sinks {
-        let sinks = sinks.cast(Dtype::F32).reshape(&[1, kv_heads, heads / kv_heads, 1, 1]);
-        let column = sinks.broadcast_to(&[batch, kv_heads, heads / kv_heads, length, 1]);
+        let sinks = sinks.cast(Dtype::F32).reshape(&[1, kv_heads, group, 1, 1]);
+        let column = sinks.broadcast_to(&[batch, kv_heads, group, length, 1]);
         scores = mlx::concatenate(&[&scores, &column], 4);
     }
-    let positions = keys.dim(3);
-    let weights = scores.softmax(&[-1]).narrow(4, 0, positions).cast(values.dtype());
-    weights.matmul(&values).reshape(&[batch, heads, length, value_dim])
+    let weights = scores.softmax(&[-1]).narrow(4, 0, keys.dim(3));
+    weights.matmul(&values).reshape(&[batch, heads, length, value_dim]).cast(queries.dtype())
 }
 
 #[cfg(test)]

@@ -224,6 +224,9 @@ fn check(case: Case) {
     for length in [2, 1, 1, 3] {
         in_step.check(&[(0, length), (1, length), (2, length)]);
     }
+    // The first one stays alone with a block of three.
+    in_step.check(&[(1, 1), (2, 1)]);
+    in_step.check(&[(0, 1)]);
     let mut ragged = Session::new(case, 3);
     ragged.check(&[(0, 4), (1, 1), (2, 2)]);
     ragged.check(&[(2, 1), (0, 11)]);
@@ -233,6 +236,25 @@ fn check(case: Case) {
     ragged.check(&[(0, 2), (2, 1)]);
     ragged.go_back(2, 11, true);
     ragged.check(&[(0, 1), (1, 1), (2, 3)]);
+    if case.in_lanes {
+        decode_together(&mut ragged);
+    }
+}
+
+/// For long enough that their lanes come together; then one leaves, and one joins.
+fn decode_together(ragged: &mut Session) {
+    for _ in 0..7 {
+        ragged.check(&[(0, 1), (1, 1), (2, 1)]);
+    }
+    ragged.go_back(1, 7, false);
+    for _ in 0..6 {
+        ragged.check(&[(0, 1), (2, 1)]);
+    }
+    ragged.check(&[(1, 9), (0, 1), (2, 1)]);
+    ragged.go_back(2, 21, true);
+    for _ in 0..6 {
+        ragged.check(&[(1, 1), (0, 1), (2, 1)]);
+    }
 }
 
 #[test]

@@ -63,6 +63,7 @@ pub struct Args {
 const WARM_UP_TOKENS: usize = 8;
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    super::serve::log_to_stderr();
     match args.mlx_alone {
         true => mlx::cpu::with_mlx_alone(|| measure(args)),
         false => measure(args),
