@@ -10,6 +10,7 @@ mod json;
 mod modelfile;
 mod named;
 mod python;
+mod scientific;
 mod source;
 
 use std::collections::BTreeMap;
@@ -303,7 +304,7 @@ fn value_of(json: &serde_json::Value) -> Value {
         Json::Number(number) => match (number.as_i64(), number.as_u64()) {
             (Some(number), _) => Value::from(number),
             (None, Some(number)) => Value::from(number),
-            (None, None) => Value::from(number.as_f64().unwrap_or(f64::NAN)),
+            (None, None) => scientific::number(number.as_f64().unwrap_or(f64::NAN)),
         },
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(values) => values.iter().map(value_of).collect(),

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
+use super::scientific;
+
 /// Deeper values are refused. Price: stack.
 const DEPTH_MAX: usize = 200;
 
@@ -79,7 +81,10 @@ impl Writer {
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => self.list(value, depth)?,
             ValueKind::Map => self.map(value, depth)?,
-            kind => return Err(invalid(format!("{kind} cannot be written as JSON"))),
+            kind => match scientific::written(value) {
+                Some(number) => self.out.push_str(&number),
+                None => return Err(invalid(format!("{kind} cannot be written as JSON"))),
+            },
         }
         Ok(())
     }

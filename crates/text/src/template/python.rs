@@ -10,6 +10,7 @@ use minijinja::{
 };
 use minijinja_contrib::pycompat::unknown_method_callback;
 
+use super::scientific;
 use super::source::{BACKWARDS, HELD, ITEMS};
 use crate::tokenizer::TEXT_BYTES_MAX;
 
@@ -54,6 +55,8 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
     environment.add_filter("count", length);
     environment.add_filter("items", items);
     environment.add_filter("string", |value: &Value| text(value));
+    environment.add_test("number", scientific::is_number);
+    environment.add_test("float", scientific::is_float);
     environment.add_test("sequence", is_sequence);
     environment.add_test("iterable", is_iterable);
     environment.add_filter(HELD, held);

@@ -116,8 +116,8 @@ fn loop_conditions_do_not_see_the_loop() {
     assert_eq!(got.as_deref(), Ok("12"), "Jinja2 gives `1`");
 }
 
-/// Known, and listed in docs/templates.md: floats of many digits joined to a text, Python's own methods asked for as
-/// fields, a safe text that escapes what is joined to it, and a generator that Python cannot write as JSON.
+/// Known, and listed in docs/templates.md: a template's own floats of many digits joined to a text, Python's own methods
+/// asked for as fields, a safe text that escapes what is joined to it, and a generator that Python cannot write as JSON.
 #[test]
 fn what_python_writes_otherwise() {
     let question = serde_json::json!({"messages": [{"role": "user", "content": "x"}]});
@@ -131,6 +131,15 @@ fn what_python_writes_otherwise() {
         assert!(got.as_deref() != Ok(python), "{source} agrees now");
         assert!(python != "an error" || got.is_ok(), "{source} is an error now");
     }
+}
+
+#[test]
+fn large_and_small_numbers_are_written_as_in_python() {
+    let source = "{% for t in tools %}{% set p = t.function.parameters %}{{ 'x' ~ p.a }} {{ p.a }} {{ p.b | string }} {{ p | tojson }} {{ [p.a] }} {% if p.a is number and p.b is float and p.c is float %}{{ p.c + 1 }}{% endif %}{% endfor %}";
+    let tool = serde_json::json!({"type": "function", "function": {"name": "f", "parameters": {"a": 1e-7, "b": 1e17, "c": 2.5}}});
+    let got = render(source, &serde_json::json!({"messages": [], "tools": [tool]}));
+    let expected = "x1e-07 1e-07 1e+17 {\"a\": 1e-07, \"b\": 1e+17, \"c\": 2.5} [1e-07] 3.5";
+    assert_eq!(got.as_deref(), Ok(expected));
 }
 
 #[test]
