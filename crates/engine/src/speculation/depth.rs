@@ -37,6 +37,9 @@ const FRESH: f64 = 0.2;
 /// So many tried tokens ago a result counts half.
 const HALF_LIFE_TOKENS: f64 = 48.0;
 
+/// What a drafter reads of a sequence before it can draft pays if it has paid after so many steps.
+const REPAID_STEPS: f64 = 64.0;
+
 /// What is thought of a sequence's drafts before any was tried, and how much experience that thought is worth.
 const ACCEPTED_FIRST: f64 = 0.7;
 const TRIED_FIRST: f64 = 4.0;
@@ -92,6 +95,8 @@ pub(crate) struct Member<'a> {
     pub history: &'a History,
     /// Drafts are of no use beyond; 0: none at all.
     pub depth_max: usize,
+    /// Tokens that the drafter has to read first.
+    pub unread_tokens: usize,
 }
 
 /// What all sequences taught: times of steps, and what to expect of a new sequence.
@@ -103,6 +108,8 @@ pub(crate) struct Pace {
     verifying: BTreeMap<usize, f64>,
     /// Seconds that the drafter takes for each token of the longest draft.
     drafting: Option<f64>,
+    /// Seconds for each token that it only reads.
+    reading: Option<f64>,
     all: Record,
     since_plain: u32,
 }
@@ -113,6 +120,7 @@ impl Pace {
             plain: BTreeMap::new(),
             verifying: BTreeMap::new(),
             drafting: None,
+            reading: None,
             all: Record::presumed(ACCEPTED_FIRST),
             since_plain: 0,
         }
@@ -141,8 +149,15 @@ impl Pace {
 
     /// `depth` is that of the longest draft.
     pub fn add_drafting(&mut self, depth: usize, time: Duration) {
-        let each = time.as_secs_f64() / depth.max(1) as f64;
-        self.drafting = Some(self.drafting.map_or(each, |known| known + FRESH * (each - known)));
+        renew(&mut self.drafting, time.as_secs_f64() / depth.max(1) as f64);
+    }
+
+    pub fn add_reading(&mut self, tokens: usize, time: Duration) {
+        renew(&mut self.reading, time.as_secs_f64() / tokens.max(1) as f64);
+    }
+
+    fn reading_time(&self, member: &Member<'_>) -> f64 {
+        self.reading.unwrap_or(0.0) * member.unread_tokens as f64
     }
 
     /// What came of a draft.
@@ -174,9 +189,8 @@ impl Pace {
             }
         }
         // One at a time: others are due in the next steps.
-        let due = |member: &Member<'_>| {
-            member.depth_max > 0 && self.is_due(member.history, members.len(), plain)
-        };
+        let due =
+            |member: &Member<'_>| member.depth_max > 0 && self.is_due(member, members.len(), plain);
         if let Some(at) = members.iter().position(due).filter(|_| members.len() < ROWS_MAX) {
             let room = ROWS_MAX - members.len();
             depths[at] = PROBE_DEPTH.min(members[at].depth_max).min(room);
@@ -185,12 +199,14 @@ impl Pace {
     }
 
     /// A probe costs all members time, and all members make them.
-    fn is_due(&self, history: &History, count: usize, plain: f64) -> bool {
+    fn is_due(&self, member: &Member<'_>, count: usize, plain: f64) -> bool {
         if self.verifying.is_empty() {
             return true;
         }
         let probe = self.verifying_time(count + PROBE_DEPTH, count, plain);
-        let drafting = PROBE_DEPTH as f64 * self.drafting.unwrap_or(0.0);
+        let history = member.history;
+        let drafting =
+            PROBE_DEPTH as f64 * self.drafting.unwrap_or(0.0) + self.reading_time(member);
         let lost_tokens = (probe + drafting - plain).max(0.0) / plain;
         let pause = f64::from(history.pause).max(lost_tokens * count as f64 / PROBING);
         f64::from(history.plain) >= pause
@@ -211,8 +227,10 @@ impl Pace {
             worth[at] *= members[at].history.record.likelihood();
             depths[at] += 1;
             let turns = depths.iter().copied().max().unwrap_or(0) as f64;
-            let time =
-                self.verifying_time(rows, count, plain) + turns * self.drafting.unwrap_or(0.0);
+            let reads = (0..count).filter(|at| depths[*at] > 0);
+            let reading: f64 = reads.map(|at| self.reading_time(&members[at])).sum();
+            let drafting = turns * self.drafting.unwrap_or(0.0) + reading / REPAID_STEPS;
+            let time = self.verifying_time(rows, count, plain) + drafting;
             if tokens / time > best_rate {
                 (best, best_rate) = (depths.clone(), tokens / time);
             }
@@ -245,6 +263,10 @@ impl Pace {
 
 fn pair((rows, time): (&usize, &f64)) -> (usize, f64) {
     (*rows, *time)
+}
+
+fn renew(known: &mut Option<f64>, new: f64) {
+    *known = Some(known.map_or(new, |known| known + FRESH * (new - known)));
 }
 
 fn blend(entry: std::collections::btree_map::Entry<'_, usize, f64>, time: f64) {
@@ -284,8 +306,10 @@ mod tests {
             (dice >> 40) as f64 / (1u64 << 24) as f64
         };
         for _ in 0..steps {
-            let members: Vec<Member<'_>> =
-                histories.iter().map(|history| Member { history, depth_max: DEPTH_MAX }).collect();
+            let members: Vec<Member<'_>> = histories
+                .iter()
+                .map(|history| Member { history, depth_max: DEPTH_MAX, unread_tokens: 0 })
+                .collect();
             let depths = pace.depths(&members);
             let rows = sequences + depths.iter().sum::<usize>();
             assert!(rows <= ROWS_MAX.max(sequences));
@@ -355,7 +379,10 @@ mod tests {
         pace.add_plain(1, milliseconds(10.0));
         pace.add_verifying(3, milliseconds(15.0));
         let history = pace.start();
-        assert_eq!(pace.depths(&[Member { history: &history, depth_max: 8 }]), [0]);
+        assert_eq!(
+            pace.depths(&[Member { history: &history, depth_max: 8, unread_tokens: 0 }]),
+            [0]
+        );
     }
 
     #[test]
@@ -369,7 +396,7 @@ mod tests {
         }
         let mut plain = 0;
         for _ in 0..4000 {
-            match pace.depths(&[Member { history: &history, depth_max: 8 }])[0] {
+            match pace.depths(&[Member { history: &history, depth_max: 8, unread_tokens: 0 }])[0] {
                 0 => {
                     plain += 1;
                     history.add_plain();
@@ -390,12 +417,29 @@ mod tests {
         pace.add_plain(2, milliseconds(10.0));
         pace.add_plain(1, milliseconds(10.0));
         let history = pace.start();
-        let member = |depth_max| Member { history: &history, depth_max };
+        let member = |depth_max| Member { history: &history, depth_max, unread_tokens: 0 };
         assert_eq!(pace.depths(&[member(0), member(9)]), [0, PROBE_DEPTH], "the first of all");
         pace.add_verifying(3, milliseconds(10.0));
         assert_eq!(pace.depths(&[member(0), member(3)]), [0, 3]);
         assert_eq!(pace.depths(&[member(0), member(99)]), [0, DEPTH_MAX]);
         assert_eq!(pace.depths(&[member(0)]), [0]);
         assert_eq!(pace.depths(&[member(1), member(1), member(1)]), [0, 0, 0], "not measured");
+    }
+
+    /// What a drafter reads once is not what each draft costs, but has to pay too.
+    #[test]
+    fn reading_a_long_prompt_pays_in_the_long_run_or_is_left() {
+        let mut pace = Pace::new();
+        pace.add_plain(1, milliseconds(10.0));
+        pace.add_verifying(3, milliseconds(11.0));
+        pace.add_drafting(2, milliseconds(1.0));
+        let history = pace.start();
+        let member = |unread_tokens| Member { history: &history, depth_max: 8, unread_tokens };
+        assert!(pace.depths(&[member(2000)])[0] > 1, "nobody knows what reading costs");
+        pace.add_reading(1000, milliseconds(100.0));
+        assert!(pace.depths(&[member(2000)])[0] > 1, "200 ms are soon gained");
+        pace.add_reading(1000, milliseconds(100_000.0));
+        assert_eq!(pace.depths(&[member(2000)]), [0]);
+        assert!(pace.depths(&[member(0)])[0] > 1);
     }
 }

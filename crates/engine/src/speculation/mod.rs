@@ -33,6 +33,14 @@ pub(crate) trait Drafter {
         true
     }
 
+    /// How many tokens of a sequence it has to read before it can draft.
+    fn unread(&self, _: &Ask<'_>) -> usize {
+        0
+    }
+
+    /// Reads them: once for each sequence, so that drafts cost what they cost.
+    fn read(&mut self, _: &[Ask<'_>]) {}
+
     /// The sequence has ended.
     fn forget(&mut self, id: RequestId);
 
@@ -99,8 +107,10 @@ impl Speculation {
                 continue;
             };
             let ask = |at: &usize| Ask { depth: depths[*at], ..open[*at].clone() };
+            let to_draft: Vec<Ask<'_>> = asked.iter().map(ask).collect();
+            source.read(&to_draft, &now);
             let start = now();
-            let tokens = source.drafter.propose(&asked.iter().map(ask).collect::<Vec<_>>());
+            let tokens = source.drafter.propose(&to_draft);
             source.pace.add_drafting(*longest, now().saturating_sub(start));
             for (at, tokens) in asked.into_iter().zip(tokens).filter(|(_, draft)| !draft.is_empty())
             {
@@ -150,6 +160,22 @@ impl Speculation {
 }
 
 impl Source {
+    /// What the drafter lacks of these sequences is read and timed by itself.
+    fn read(&mut self, asks: &[Ask<'_>], now: impl Fn() -> Duration) {
+        let unread = |drafter: &dyn Drafter| asks.iter().map(|ask| drafter.unread(ask)).sum();
+        let before: usize = unread(&*self.drafter);
+        if before == 0 {
+            return;
+        }
+        let start = now();
+        self.drafter.read(asks);
+        let read = before.saturating_sub(unread(&*self.drafter));
+        // Where there is no room for a sequence, nothing of it was read.
+        if read > 0 {
+            self.pace.add_reading(read, now().saturating_sub(start));
+        }
+    }
+
     /// How many tokens to ask the drafter for, for each.
     fn depths(&mut self, asks: &[Ask<'_>]) -> Vec<usize> {
         for ask in asks {
@@ -160,7 +186,8 @@ impl Source {
             .map(|ask| {
                 let may = ask.depth > 0 && self.drafter.may_propose(ask.id, ask.tokens);
                 let history = &self.histories[&ask.id];
-                Member { history, depth_max: if may { ask.depth } else { 0 } }
+                let unread_tokens = self.drafter.unread(ask);
+                Member { history, depth_max: if may { ask.depth } else { 0 }, unread_tokens }
             })
             .collect();
         self.pace.depths(&members)
@@ -174,6 +201,8 @@ pub(crate) fn accepted(draft: &[u32], drawn: &[Drawn]) -> usize {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
     use std::sync::LazyLock;
 
     use super::*;
@@ -204,6 +233,47 @@ pub(crate) mod tests {
         }
 
         fn forget(&mut self, _: RequestId) {}
+    }
+
+    /// Reads for a second, drafts in no time, and is right.
+    struct Reader {
+        clock: Rc<Cell<Duration>>,
+        has_read: bool,
+    }
+
+    impl Drafter for Reader {
+        fn propose(&mut self, asks: &[Ask<'_>]) -> Vec<Vec<u32>> {
+            assert!(self.has_read);
+            self.clock.set(self.clock.get() + Duration::from_millis(1));
+            asks.iter().map(|ask| vec![7; ask.depth]).collect()
+        }
+
+        fn unread(&self, _: &Ask<'_>) -> usize {
+            if self.has_read { 0 } else { 2000 }
+        }
+
+        fn read(&mut self, _: &[Ask<'_>]) {
+            self.clock.set(self.clock.get() + Duration::from_secs(1));
+            self.has_read = true;
+        }
+
+        fn forget(&mut self, _: RequestId) {}
+    }
+
+    #[test]
+    fn what_a_drafter_reads_first_does_not_make_its_drafts_dear() {
+        let clock = Rc::new(Cell::new(Duration::ZERO));
+        let mut speculation = Speculation::default();
+        speculation.add(Reader { clock: Rc::clone(&clock), has_read: false });
+        speculation.add_step(1, 1, Duration::from_millis(20));
+        let asks = [ask(1, &[1, 2, 3], 4)];
+        for _ in 0..5 {
+            let drafts = speculation.propose(&asks, || clock.get());
+            assert!(drafts[0].tokens.len() >= 2, "{drafts:?}");
+            speculation.add_step(1, 1 + drafts[0].tokens.len(), Duration::from_millis(21));
+            speculation.add_result(RequestId(1), &drafts[0], drafts[0].tokens.len());
+        }
+        assert!(clock.get() < Duration::from_secs(2));
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::speculation::{Ask, Drafter};
 /// Tokens that it reads in one step. Price: activations of this many rows of a small model.
 const CHUNK_TOKENS: usize = 1024;
 
+/// It reads what it lacks of a sequence before it drafts, unless that is as little as one draft leaves open.
+const TURN_TOKENS: usize = 16;
+
 /// Ended sequences whose beginning others may take over. Price: their keys and values in a small model's memory.
 const ENDED_MAX: usize = 4;
 
@@ -41,15 +44,7 @@ impl<E: Executor> ModelDrafter<E> {
     }
 
     fn draft(&mut self, asks: &[Ask<'_>]) -> Result<Vec<Vec<u32>>, Failure> {
-        let fits = |ask: &Ask<'_>| ask.tokens.len() + ask.depth <= self.context_tokens_max;
-        let wanted = (0..asks.len()).filter(|at| asks[*at].depth > 0 && fits(&asks[*at]));
-        let mut members = Vec::new();
-        for at in wanted.collect::<Vec<_>>() {
-            if self.reserve(&asks[at]) {
-                self.follow(&asks[at])?;
-                members.push(at);
-            }
-        }
+        let members = self.follow_all(asks)?;
         let turns = members.iter().map(|at| asks[*at].depth).max().unwrap_or(0);
         // All turns are under way before the first is read: each takes the token before it where it is.
         let mut under_way = Vec::with_capacity(turns);
@@ -74,6 +69,19 @@ impl<E: Executor> ModelDrafter<E> {
             }
         }
         Ok(drafts)
+    }
+
+    /// Brings its memory to the ends of these sequences; those for which it has room.
+    fn follow_all(&mut self, asks: &[Ask<'_>]) -> Result<Vec<usize>, Failure> {
+        let mut members = Vec::new();
+        for (at, ask) in asks.iter().enumerate().filter(|(_, ask)| ask.depth > 0) {
+            let fits = ask.tokens.len() + ask.depth <= self.context_tokens_max;
+            if fits && self.reserve(ask) {
+                self.follow(ask)?;
+                members.push(at);
+            }
+        }
+        Ok(members)
     }
 
     fn feed(&self, ask: &Ask<'_>, turn: usize) -> Feed<E::Slot> {
@@ -112,7 +120,7 @@ impl<E: Executor> ModelDrafter<E> {
         (promised + more).saturating_mul(self.executor.page_bytes()) <= self.executor.budget()
     }
 
-    /// Brings its memory of the sequence to within a chunk of the end, and at least one token before it.
+    /// Brings its memory of the sequence to within a turn of the end, and at least one token before it.
     fn follow(&mut self, ask: &Ask<'_>) -> Result<(), Failure> {
         let Some(followed) = self.followed.get_mut(&ask.id) else { return Ok(()) };
         let known = shared(&followed.tokens, ask.tokens).min(ask.tokens.len().saturating_sub(1));
@@ -120,9 +128,10 @@ impl<E: Executor> ModelDrafter<E> {
             self.executor.rewind(followed.slot, known);
         }
         followed.tokens.truncate(known);
-        while ask.tokens.len() - followed.tokens.len() > CHUNK_TOKENS {
+        while ask.tokens.len() - followed.tokens.len() > TURN_TOKENS {
             let from = followed.tokens.len();
-            let chunk = ask.tokens[from..from + CHUNK_TOKENS].to_vec();
+            let to = (from + CHUNK_TOKENS).min(ask.tokens.len() - 1);
+            let chunk = ask.tokens[from..to].to_vec();
             followed.tokens.extend_from_slice(&chunk);
             let feed = Feed { slot: followed.slot, input: Input::Tokens(chunk), draws: Vec::new() };
             let ticket = self.executor.dispatch(&[feed])?;
@@ -158,6 +167,23 @@ impl<E: Executor> Drafter for ModelDrafter<E> {
             self.close(asks);
             vec![Vec::new(); asks.len()]
         })
+    }
+
+    fn unread(&self, ask: &Ask<'_>) -> usize {
+        let alike = |ended: &Followed<E::Slot>| shared(&ended.tokens, ask.tokens);
+        let known = match self.followed.get(&ask.id) {
+            Some(followed) => followed.tokens.len(),
+            None => self.ended.iter().map(alike).max().unwrap_or(0),
+        };
+        let unread = ask.tokens.len().saturating_sub(known);
+        if unread > TURN_TOKENS { unread } else { 0 }
+    }
+
+    fn read(&mut self, asks: &[Ask<'_>]) {
+        if let Err(failure) = self.follow_all(asks) {
+            tracing::warn!(%failure.message, "the draft model failed; replies go on without it");
+            self.close(asks);
+        }
     }
 
     fn give_back(&mut self) {
@@ -209,6 +235,10 @@ mod tests {
     fn it_follows_wherever_the_sequence_goes() {
         let mut drafter = ModelDrafter::new(ScriptedExecutor::new(), 10_000);
         let long: Vec<u32> = (0..3 * CHUNK_TOKENS as u32).map(|token| token % 300).collect();
+        assert_eq!(
+            [drafter.unread(&ask(2, &long, 2)), drafter.unread(&ask(1, &[1; 9], 2))],
+            [long.len(), 0]
+        );
         check(&mut drafter, &[(1, &[1, 2, 3], 4), (2, &long, 2)]);
         // The draft was right, was wrong from its second token on, was not used at all; and with some tokens between.
         let right = [&[1, 2, 3][..], &continued(&[1, 2, 3], 4), &[9]].concat();
