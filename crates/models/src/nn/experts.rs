@@ -155,7 +155,8 @@ impl Stack {
     /// `[pairs, in]` → `[pairs, out]`
     fn product(&self, x: &Array, experts: &Array, count: i32, sorted: bool) -> Array {
         let apart = |array: &Array| array.unflatten(0, &[count, -1]);
-        let rows = x.expand_dims(&[1]);
+        // Not `expand_dims`: MLX 0.32.2 on CUDA takes the stride of the new axis, 1, for that from row to row.
+        let rows = x.reshape(&[x.dim(0), 1, x.dim(1)]);
         let y = match self {
             Stack::Dense(weights) => {
                 let turned = apart(weights).swapaxes(1, 2);
