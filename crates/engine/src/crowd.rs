@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use protocol::{
     Engine, Event, FinishReason, Format, Input, LoadModel, Message, Options, Outbox, Request,
-    RequestId, Role, Think, TokenLogprob, ToolChoice, Work,
+    RequestId, Role, Think, TokenLogprob, ToolChoice,
 };
 
 use crate::executor::Executor;
 use crate::forward::Forward;
 use crate::load::{self, Surroundings};
-use crate::pocket::files;
+use crate::pocket::{files, run_to_end};
 use crate::simulation::Dice;
 use crate::steps::Steps;
 
@@ -155,10 +155,6 @@ fn request(number: u64) -> Request {
         logprobs: (dice.below(3) == 0).then(|| dice.below(4) as u8),
         render_only: false,
     }
-}
-
-fn run_to_end(steps: &mut Steps<Forward>, readers: &mut Readers) {
-    while steps.step(readers) == Work::More {}
 }
 
 /// Nothing else in the batch, nothing in the tree, no drafts.

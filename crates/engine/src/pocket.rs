@@ -69,7 +69,7 @@ fn chat(id: u64, messages: Vec<Message>, num_predict: i64) -> Request {
     }
 }
 
-fn run_to_end(steps: &mut Steps<Forward>, readers: &mut Readers) {
+pub(crate) fn run_to_end(steps: &mut Steps<Forward>, readers: &mut dyn Outbox) {
     while steps.step(readers) == Work::More {}
 }
 

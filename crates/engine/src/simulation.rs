@@ -148,6 +148,20 @@ pub(crate) fn reply(events: &[Event]) -> (String, Option<FinishReason>) {
     (content, reason)
 }
 
+/// Now and then one of the first `newest + 1` of `count` requests is cancelled, if it is not done.
+pub(crate) fn cancel_sometimes(
+    (dice, newest, count): (&mut Dice, u64, usize),
+    steps: &mut Steps<ScriptedExecutor>,
+    readers: &Readers,
+    cancelled: &mut HashSet<RequestId>,
+) {
+    let victim = RequestId(dice.below(count) as u64);
+    if dice.below(6) == 0 && victim.0 <= newest && !readers.is_done(victim) {
+        steps.cancel(victim);
+        cancelled.insert(victim);
+    }
+}
+
 pub(crate) fn run_to_end(steps: &mut Steps<ScriptedExecutor>, readers: &mut Readers) {
     for _ in 0..100_000 {
         if steps.step(readers) == Work::Idle {
@@ -593,12 +607,7 @@ fn forms_are_kept_whoever_else_is_in_the_batch() {
             for _ in 0..dice.below(6) {
                 steps.step(&mut readers);
             }
-            let victim = RequestId(dice.below(10) as u64);
-            let done = readers.is_done(victim);
-            if dice.below(6) == 0 && victim.0 <= id && !done {
-                steps.cancel(victim);
-                cancelled.insert(victim);
-            }
+            cancel_sometimes((&mut dice, id, 10), &mut steps, &readers, &mut cancelled);
         }
         run_to_end(&mut steps, &mut readers);
         for (id, (content, reason)) in expected.iter().filter(|(id, _)| !cancelled.contains(id)) {

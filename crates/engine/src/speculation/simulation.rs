@@ -11,8 +11,8 @@ use text::constraint::{Grammar, Vocabulary, Wish};
 
 use crate::scripted::{self, Script, ScriptedExecutor};
 use crate::simulation::{
-    CONTEXT, Dice, Readers, alone, alone_in_form, check_pages, formed, forms, reply, request,
-    run_to_end, text,
+    CONTEXT, Dice, Readers, alone, alone_in_form, cancel_sometimes, check_pages, formed, forms,
+    reply, request, run_to_end, text,
 };
 use crate::speculation::{Ask, Drafter, Lookup, ModelDrafter};
 use crate::steps::{Settings, Steps};
@@ -106,12 +106,7 @@ fn drafts_change_no_reply() {
             for _ in 0..dice.below(12) {
                 steps.step(&mut readers);
             }
-            let victim = RequestId(dice.below(8) as u64);
-            let done = readers.is_done(victim);
-            if dice.below(6) == 0 && victim.0 <= id && !done {
-                steps.cancel(victim);
-                cancelled.insert(victim);
-            }
+            cancel_sometimes((&mut dice, id, 8), &mut steps, &readers, &mut cancelled);
         }
         run_to_end(&mut steps, &mut readers);
         readers.slow.clear();
