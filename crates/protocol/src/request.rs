@@ -31,6 +31,27 @@ pub struct Request {
     pub render_only: bool,
 }
 
+impl Request {
+    /// With nothing said beyond the input.
+    pub fn new(id: RequestId, input: Input) -> Request {
+        Request {
+            id,
+            input,
+            options: Options::default(),
+            format: Format::default(),
+            think: Think::default(),
+            tool_choice: ToolChoice::default(),
+            logprobs: None,
+            render_only: false,
+        }
+    }
+
+    /// A prompt as the tokenizer gets it, and nothing else said.
+    pub fn raw(id: RequestId, prompt: impl Into<String>) -> Request {
+        Request::new(id, Input::Raw { prompt: prompt.into() })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Input {
@@ -47,6 +68,13 @@ pub enum Input {
     },
     /// Fill in the middle.
     Infill { prompt: String, suffix: String },
+}
+
+impl Input {
+    /// A conversation without tools, in the model's own template.
+    pub fn chat(messages: Vec<Message>) -> Input {
+        Input::Chat { messages, tools: Vec::new(), template: None }
+    }
 }
 
 impl Input {

@@ -58,19 +58,10 @@ impl Commands {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::{Format, Input, Options, Request, Think};
+    use protocol::Request;
 
     fn submit(id: u64) -> ToChild {
-        ToChild::Submit(Box::new(Request {
-            id: RequestId(id),
-            input: Input::Raw { prompt: String::new() },
-            options: Options::default(),
-            format: Format::Free,
-            think: Think::Unset,
-            logprobs: None,
-            tool_choice: protocol::ToolChoice::default(),
-            render_only: false,
-        }))
+        ToChild::Submit(Box::new(Request::raw(RequestId(id), "")))
     }
 
     fn credit(id: u64, events: u32) -> ToChild {

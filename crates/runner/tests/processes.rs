@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use protocol::wire::{self, CREDIT_EVENTS, FromChild, ToChild};
 use protocol::{
-    Convert, ConvertProgress, Converted, Event, Failure, FailureKind, Format, Input, LoadModel,
-    ModelFiles, Options, Request, RequestId, Think,
+    Convert, ConvertProgress, Converted, Event, Failure, FailureKind, LoadModel, ModelFiles,
+    Request, RequestId,
 };
 use runner::scripted::Scripted;
 use runner::{Child, Conversion, ConversionEvent, EventStream, Launch, Runner};
@@ -131,16 +131,7 @@ async fn load(name: &str, stall: Option<Duration>) -> Result<Runner, Failure> {
 }
 
 fn request(id: u64, prompt: &str) -> Request {
-    Request {
-        id: RequestId(id),
-        input: Input::Raw { prompt: prompt.to_owned() },
-        options: Options::default(),
-        format: Format::Free,
-        think: Think::Unset,
-        logprobs: None,
-        tool_choice: protocol::ToolChoice::default(),
-        render_only: false,
-    }
+    Request::raw(RequestId(id), prompt)
 }
 
 /// Content and the last event; asserts that nothing follows it.

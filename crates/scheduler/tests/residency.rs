@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use protocol::{
-    Event, Failure, FailureKind, Format, Input, ModelFiles, Options, Request, RequestId, Think,
-};
+use protocol::{Event, Failure, FailureKind, ModelFiles, Request, RequestId};
 use runner::{Child, Launch};
 use scheduler::{
     Config, EventStream, InProcess, Job, KeepAlive, Launcher, Lease, OwnBinary, Scheduler, Want,
@@ -63,16 +61,7 @@ fn secs(secs: u64) -> KeepAlive {
 }
 
 fn request(id: u64, prompt: &str) -> Request {
-    Request {
-        id: RequestId(id),
-        input: Input::Raw { prompt: prompt.to_owned() },
-        options: Options::default(),
-        format: Format::Free,
-        think: Think::Unset,
-        logprobs: None,
-        tool_choice: protocol::ToolChoice::default(),
-        render_only: false,
-    }
+    Request::raw(RequestId(id), prompt)
 }
 
 async fn last_event(mut stream: EventStream) -> Event {

@@ -1,5 +1,5 @@
 use super::*;
-use protocol::{Format, Input, Message, Options, Role, Think};
+use protocol::{Input, Message, Options, Role};
 
 #[derive(Default)]
 struct Seen {
@@ -25,16 +25,7 @@ fn engine() -> Scripted {
 
 fn request(prompt: &str, options: Options) -> Request {
     let message = Message { role: Role::User, content: prompt.to_owned(), ..Message::default() };
-    Request {
-        id: RequestId(1),
-        input: Input::Chat { messages: vec![message], tools: Vec::new(), template: None },
-        options,
-        format: Format::Free,
-        think: Think::Unset,
-        logprobs: None,
-        tool_choice: protocol::ToolChoice::default(),
-        render_only: false,
-    }
+    Request { options, ..Request::new(RequestId(1), Input::chat(vec![message])) }
 }
 
 fn run(request: Request) -> Vec<Event> {

@@ -59,14 +59,10 @@ pub(crate) fn request(body: ChatBody) -> Result<Ask, Refusal> {
         model: body.model,
         verb: Verb::Chat,
         request: Request {
-            id: RequestId(0),
-            input,
-            options: Default::default(),
-            format: Default::default(),
             think: body.think.0,
             logprobs,
-            tool_choice: protocol::ToolChoice::default(),
             render_only: body.debug_render_only,
+            ..Request::new(RequestId(0), input)
         },
         options: super::generate::with_shift(body.options, body.shift),
         format: body.format,

@@ -80,14 +80,10 @@ pub(crate) fn request(body: GenerateBody) -> Result<Ask, Refusal> {
         model: body.model.clone(),
         verb: Verb::Generate,
         request: Request {
-            id: RequestId(0),
-            input: input(body)?,
-            options: Default::default(),
-            format: Default::default(),
             think,
             logprobs,
-            tool_choice: protocol::ToolChoice::default(),
             render_only,
+            ..Request::new(RequestId(0), input(body)?)
         },
         options,
         format,

@@ -106,14 +106,14 @@ pub(crate) fn request(body: ChatBody) -> Result<Ask, Rejection> {
         model: body.model,
         verb: Verb::Chat,
         request: Request {
-            id: RequestId(0),
-            input: Input::Chat { messages, tools: tools(body.tools.0), template: None },
-            options: Default::default(),
-            format: Default::default(),
             think,
             logprobs,
             tool_choice,
             render_only: body.debug_render_only,
+            ..Request::new(
+                RequestId(0),
+                Input::Chat { messages, tools: tools(body.tools.0), template: None },
+            )
         },
         options,
         format: format(body.response_format),

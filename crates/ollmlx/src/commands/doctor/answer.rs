@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use protocol::{
     Event, Input, LoadModel, Message, ModelFiles, Options, Outbox, Request, RequestId, Role, Think,
-    ToolChoice, Work,
+    Work,
 };
 use serde::{Deserialize, Serialize};
 use store::{Name, Store};
@@ -94,18 +94,13 @@ fn ask(model: ModelFiles) -> Said {
 fn request() -> Request {
     let message = Message { role: Role::User, content: QUESTION.to_owned(), ..Message::default() };
     Request {
-        id: RequestId(1),
-        input: Input::Chat { messages: vec![message], tools: Vec::new(), template: None },
         options: Options {
             temperature: Some(0.0),
             num_predict: Some(ANSWER_TOKENS_MAX),
             ..Options::default()
         },
-        format: protocol::Format::Free,
         think: Think::Off,
-        tool_choice: ToolChoice::default(),
-        logprobs: None,
-        render_only: false,
+        ..Request::new(RequestId(1), Input::chat(vec![message]))
     }
 }
 
