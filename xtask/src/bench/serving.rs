@@ -10,13 +10,14 @@ use super::compare::gguf;
 use super::{checkpoint, shape, take};
 use crate::build::{must, program, root};
 
-const USAGE: &str = "cargo xtask bench serving [--llama-server PATH] [--shape qwen3-0.6b] [--rounds 3] [--threads N]";
+const USAGE: &str = "cargo xtask bench serving [--llama-server PATH] [--shape qwen3-0.6b] [--rounds 3] [--scenes chats,long-prompt,four,restart] [--threads N]";
 
 pub fn run(args: &[String]) -> anyhow::Result<()> {
     let mut rest = args.to_vec();
     let name = take(&mut rest, "--shape")?.unwrap_or_else(|| "qwen3-0.6b".to_owned());
     let llama = take(&mut rest, "--llama-server")?;
     let rounds = take(&mut rest, "--rounds")?.unwrap_or_else(|| "3".to_owned());
+    let scenes = take(&mut rest, "--scenes")?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = take(&mut rest, "--threads")?.unwrap_or_else(|| cores.to_string());
     if let Some(unknown) = rest.first() {
@@ -28,6 +29,9 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
     play.args(["run", "--quiet", "--release", "-p", "ollmlx", "--example", "serving", "--"]);
     play.arg("--ollmlx").arg(program).arg("--checkpoint").arg(checkpoint);
     play.args(["--rounds", &rounds, "--threads", &threads]).current_dir(root());
+    if let Some(scenes) = scenes {
+        play.args(["--scenes", &scenes]);
+    }
     if let Some(llama) = llama {
         play.args(["--llama-server", &llama]).arg("--gguf").arg(gguf(&name, "4")?);
     }

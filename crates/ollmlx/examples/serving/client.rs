@@ -23,12 +23,12 @@ impl Reply {
         let last = self.tokens[self.tokens.len() - 1];
         (self.tokens.len() - 1) as f64 / (last - self.tokens[0]).as_secs_f64()
     }
+}
 
-    /// The longest wait for a token, of those that came after `from`.
-    pub fn longest_gap(&self, from: Instant) -> f64 {
-        let pairs = self.tokens.windows(2).filter(|pair| pair[1] > from);
-        pairs.map(|pair| (pair[1] - pair[0]).as_secs_f64()).fold(0.0, f64::max)
-    }
+/// The longest wait for a token, of those that came after `from`.
+pub fn longest_gap(tokens: &[Instant], from: Instant) -> f64 {
+    let pairs = tokens.windows(2).filter(|pair| pair[1] > from);
+    pairs.map(|pair| (pair[1] - pair[0]).as_secs_f64()).fold(0.0, f64::max)
 }
 
 /// Asks, and reads lines of JSON (or of server-sent events) until the end. `on_token` is called for each token.

@@ -1,7 +1,8 @@
 //! Many chats at once, ours beside llama.cpp's server, over the same shape with random weights: what a second chat waits for,
 //! what a long prompt does to running replies, what is computed twice, and what a restart forgets.
 //!
-//! `cargo xtask bench serving --llama-server PATH [--rounds N]` makes both checkpoints and runs this.
+//! `cargo xtask bench serving --llama-server PATH [--rounds N] [--scenes long-prompt,restart]` makes both checkpoints and
+//! runs this.
 
 mod client;
 mod scenes;
@@ -10,9 +11,9 @@ mod server;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
-use scenes::{Figure, play};
+use scenes::{Figure, Scene, play};
 use server::{Llama, Ours, Server};
 
 #[derive(Parser)]
@@ -30,6 +31,9 @@ struct Wish {
     rounds: usize,
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// All, if none is named.
+    #[arg(long, value_delimiter = ',')]
+    scenes: Vec<Scene>,
     /// Words of the prompts stay below this.
     #[arg(long, default_value_t = 150_000)]
     vocabulary: u32,
@@ -47,10 +51,14 @@ async fn main() -> anyhow::Result<()> {
         let gguf = wish.gguf.clone().context("--llama-server needs --gguf")?;
         servers.push(("llama.cpp", Box::new(Llama::new(program, &gguf, wish.threads))));
     }
+    let scenes = match &wish.scenes[..] {
+        [] => Scene::value_variants(),
+        some => some,
+    };
     let mut figures: Vec<Vec<Vec<Figure>>> = servers.iter().map(|_| Vec::new()).collect();
     for round in 0..wish.rounds.max(1) {
         for ((name, server), figures) in servers.iter_mut().zip(&mut figures) {
-            let played = play(server.as_mut(), round as u32, wish.vocabulary).await;
+            let played = play(server.as_mut(), scenes, round as u32, wish.vocabulary).await;
             let played = played.with_context(|| format!("{name}, round {}", round + 1))?;
             for figure in &played {
                 eprintln!(

@@ -1,19 +1,33 @@
 //! What is played, and what is read off it.
 
+use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use clap::ValueEnum;
 use futures::future::try_join_all;
 use tokio::sync::Notify;
 
-use super::client::{Reply, ask};
+use super::client::{Reply, ask, longest_gap};
 use super::server::{Server, wait_until_up};
 
 pub struct Figure {
     pub what: &'static str,
     pub unit: &'static str,
     pub value: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scene {
+    /// One chat, then seven more with the same system prompt.
+    Chats,
+    /// A long prompt comes while two replies run.
+    LongPrompt,
+    /// Four chats at once with an unseen beginning.
+    Four,
+    /// A conversation goes on after a restart.
+    Restart,
 }
 
 const CHATS: usize = 8;
@@ -23,12 +37,16 @@ const OWN_TOKENS: usize = 16;
 const OWN_TOKENS_MORE: usize = 40;
 const REPLY_TOKENS: usize = 64;
 const LONG_PROMPT: usize = 800;
+/// Long prompts alone and beside replies, in turn; restarts. Single ones say little on a machine that others use too.
+const LONG_PROMPTS: usize = 5;
+const RESTARTS: usize = 3;
 const UNSEEN_SHARED: usize = 300;
 const UNSEEN_OWN: usize = 16;
 
-/// All scenes on a fresh server.
+/// Scenes on a fresh server.
 pub async fn play(
     server: &mut dyn Server,
+    scenes: &[Scene],
     round: u32,
     vocabulary: u32,
 ) -> anyhow::Result<Vec<Figure>> {
@@ -39,11 +57,15 @@ pub async fn play(
     wait_until_up(server)?;
     stage.warm_up(&*server).await?;
     let mut figures = Vec::new();
-    figures
-        .extend(stage.one_system_prompt(&*server).await.context("chats with one system prompt")?);
-    figures.extend(stage.a_long_prompt_arrives(&*server).await.context("a long prompt arrives")?);
-    figures.extend(stage.four_at_once(&*server).await.context("four at once")?);
-    figures.extend(stage.restart(server).await.context("restart")?);
+    for scene in scenes {
+        let played = match scene {
+            Scene::Chats => stage.one_system_prompt(&*server).await,
+            Scene::LongPrompt => stage.long_prompts_arrive(&*server).await,
+            Scene::Four => stage.four_at_once(&*server).await,
+            Scene::Restart => stage.restarts(server).await,
+        };
+        figures.extend(played.with_context(|| format!("{scene:?}"))?);
+    }
     server.stop();
     Ok(figures)
 }
@@ -94,13 +116,13 @@ impl Stage {
 
     /// Until the model is loaded and its weights are in memory.
     async fn warm_up(&mut self, server: &dyn Server) -> anyhow::Result<()> {
-        let until = Instant::now() + std::time::Duration::from_secs(120);
+        let until = Instant::now() + Duration::from_secs(120);
         loop {
             let prompt = self.words.prompt(64);
             match self.reply(server, &prompt, 8, 0).await {
                 Ok(_) => return Ok(()),
                 Err(error) if Instant::now() > until => return Err(error),
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(200)).await,
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
     }
@@ -151,33 +173,66 @@ impl Stage {
         ])
     }
 
-    /// Two replies run; a prompt of 800 tokens comes.
-    async fn a_long_prompt_arrives(&mut self, server: &dyn Server) -> anyhow::Result<Vec<Figure>> {
-        let alone = self.words.prompt(LONG_PROMPT);
-        let alone = self.reply(server, &alone, 2, 1).await?;
+    /// Prompts of 800 tokens, alone and while two replies run, in turn.
+    async fn long_prompts_arrive(&mut self, server: &dyn Server) -> anyhow::Result<Vec<Figure>> {
+        let (mut alone, mut beside, mut more, mut gap) = (vec![], vec![], vec![], 0.0);
+        for _ in 0..LONG_PROMPTS {
+            let prompt = self.words.prompt(LONG_PROMPT);
+            let by_itself = self.reply(server, &prompt, 2, 1).await?.first_seconds();
+            let (first, longest) = self.a_long_prompt_arrives(server).await?;
+            more.push(100.0 * (first / by_itself - 1.0));
+            alone.push(by_itself);
+            beside.push(first);
+            gap = longest.max(gap);
+        }
+        Ok(vec![
+            figure("800 tokens alone: first token", "s", median(alone)),
+            figure("800 tokens while two replies run: first token", "s", median(beside)),
+            figure("the same, longer than alone", "%", median(more)),
+            figure("longest wait of those two for a token, of all prompts", "s", gap),
+        ])
+    }
+
+    /// When the prompt's first token came, and the longest pause of the two replies meanwhile, which are then given up.
+    async fn a_long_prompt_arrives(&mut self, server: &dyn Server) -> anyhow::Result<(f64, f64)> {
         let prompts = [self.words.prompt(32), self.words.prompt(32)];
         let long = self.words.prompt(LONG_PROMPT);
-        let running = Arc::new(Notify::new());
-        let replies = prompts.iter().enumerate().map(|(i, prompt)| {
-            let tell = Arc::clone(&running);
-            self.reply_telling(server, prompt, 5 * REPLY_TOKENS, i + 1, move |count| {
-                if count == 16 {
-                    tell.notify_one();
-                }
-            })
+        let running = [Notify::new(), Notify::new()];
+        let moments = [RefCell::new(Vec::new()), RefCell::new(Vec::new())];
+        let replies = (0..2).map(|index| {
+            let (tell, moments) = (&running[index], &moments[index]);
+            self.reply_telling(
+                server,
+                &prompts[index],
+                10 * REPLY_TOKENS,
+                index + 1,
+                move |count| {
+                    moments.borrow_mut().push(Instant::now());
+                    if count == 16 {
+                        tell.notify_one();
+                    }
+                },
+            )
         });
         let arrival = async {
-            running.notified().await;
+            for running in &running {
+                running.notified().await;
+            }
             let from = Instant::now();
             anyhow::Ok((from, self.reply(server, &long, 2, 9).await?))
         };
-        let (replies, (from, long)) = tokio::try_join!(try_join_all(replies), arrival)?;
-        let gap = replies.iter().map(|reply| reply.longest_gap(from)).fold(0.0, f64::max);
-        Ok(vec![
-            figure("800 tokens alone: first token", "s", alone.first_seconds()),
-            figure("800 tokens while two replies run: first token", "s", long.first_seconds()),
-            figure("longest wait of those two for a token", "s", gap),
-        ])
+        let (from, long) = tokio::select! {
+            arrived = arrival => arrived?,
+            ended = try_join_all(replies) => {
+                ended?;
+                bail!("the replies ended before the prompt was read");
+            }
+        };
+        let gaps = moments.iter().map(|moments| longest_gap(&moments.borrow(), from));
+        let gap = gaps.fold(0.0, f64::max);
+        // Until their connections are found closed.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Ok((long.first_seconds(), gap))
     }
 
     /// Four chats come at once; nobody has seen the beginning that they share.
@@ -195,8 +250,25 @@ impl Stage {
         )])
     }
 
-    /// A long conversation goes on after the server was started again.
-    async fn restart(&mut self, server: &mut dyn Server) -> anyhow::Result<Vec<Figure>> {
+    /// Long conversations go on after the server was started again.
+    async fn restarts(&mut self, server: &mut dyn Server) -> anyhow::Result<Vec<Figure>> {
+        let (mut before, mut after, mut share) = (vec![], vec![], vec![]);
+        for _ in 0..RESTARTS {
+            let (first, again) = self.restart(server).await?;
+            share.push(100.0 * again / first);
+            before.push(first);
+            after.push(again);
+        }
+        let most = share.iter().copied().fold(0.0, f64::max);
+        Ok(vec![
+            figure("2,000 tokens: first token", "s", median(before)),
+            figure("the same and 40 more after a restart: first token", "s", median(after)),
+            figure("the same, of the first's", "%", median(share)),
+            figure("the most of them", "%", most),
+        ])
+    }
+
+    async fn restart(&mut self, server: &mut dyn Server) -> anyhow::Result<(f64, f64)> {
         let prompt = self.words.prompt(SYSTEM_TOKENS);
         let before = self.reply(&*server, &prompt, 16, 1).await?;
         let again = [prompt, self.words.prompt(OWN_TOKENS_MORE)].concat();
@@ -205,15 +277,7 @@ impl Stage {
         wait_until_up(server)?;
         self.warm_up(&*server).await?;
         let after = self.reply(&*server, &again, 16, 1).await?;
-        Ok(vec![
-            figure("2,000 tokens: first token", "s", before.first_seconds()),
-            figure("the same and 40 more after a restart: first token", "s", after.first_seconds()),
-            figure(
-                "the same, of the first's",
-                "%",
-                100.0 * after.first_seconds() / before.first_seconds(),
-            ),
-        ])
+        Ok((before.first_seconds(), after.first_seconds()))
     }
 }
 
@@ -230,6 +294,11 @@ fn rate_together(replies: &[&Reply]) -> f64 {
 
 fn slowest_first(replies: &[Reply]) -> f64 {
     replies.iter().map(Reply::first_seconds).fold(0.0, f64::max)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn figure(what: &'static str, unit: &'static str, value: f64) -> Figure {
