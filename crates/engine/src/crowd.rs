@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+use fixtures::skills::QUESTIONS;
 use protocol::{
     Engine, Event, FinishReason, Format, Input, LoadModel, Message, Options, Outbox, Request,
     RequestId, Role, Think, TokenLogprob, ToolChoice,
@@ -76,17 +77,6 @@ impl Outbox for Readers {
         !self.slow.contains(&id)
     }
 }
-
-const QUESTIONS: [&str; 8] = [
-    "What can you do?",
-    "What is 348 + 157?",
-    "Tell me a story about a fox.",
-    "Repeat this: the quick brown fox and the quick brown dog and the quick brown fox.",
-    "Reverse the word planet.",
-    "Count from 3 to 12.",
-    "Describe a person as JSON with name and age.",
-    "How do I list my models?",
-];
 
 /// Nothing, less than a page, more than one, several.
 fn system(kind: usize) -> String {

@@ -232,19 +232,15 @@ impl Chances {
 
 /// Prompts that share beginnings, and now and then go on from an earlier reply.
 fn prompt(dice: &mut Dice, earlier: &[String]) -> String {
-    let words = ["the cat", " sat on", " a mat", " and saw", " the sea", " again"];
-    let some = |dice: &mut Dice, count| -> String {
-        (0..count).map(|_| words[dice.below(words.len())]).collect()
-    };
     match dice.below(4) {
         0 if !earlier.is_empty() => {
             let count = 1 + dice.below(4);
-            earlier[dice.below(earlier.len())].clone() + &some(dice, count)
+            earlier[dice.below(earlier.len())].clone() + &some_words(dice, count)
         }
-        1 => words.concat().repeat(2) + &some(dice, 2),
+        1 => WORDS.concat().repeat(2) + &some_words(dice, 2),
         _ => {
             let count = 1 + dice.below(8);
-            some(dice, count)
+            some_words(dice, count)
         }
     }
 }
@@ -366,26 +362,30 @@ fn a_schedule_changes_no_reply() {
     schedules(0..500);
 }
 
-/// A long night: `cargo test --release -p engine --lib many_schedules -- --ignored --nocapture`.
-#[test]
-#[ignore = "a minute; the same with many more seeds"]
-fn many_schedules() {
-    const COUNT: u64 = 50_000;
-    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+/// Each thread plays so many; schedules a second, and microseconds of a step.
+fn rate(threads: u64, each: u64) -> (f64, f64) {
     let start = std::time::Instant::now();
-    let part =
-        |index: u64| 1_000_000 + COUNT * index / threads..1_000_000 + COUNT * (index + 1) / threads;
+    let part = |index: u64| 1_000_000 + each * index..1_000_000 + each * (index + 1);
     let steps: usize = std::thread::scope(|scope| {
         let all: Vec<_> =
             (0..threads).map(|index| scope.spawn(move || schedules(part(index)))).collect();
         all.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     let seconds = start.elapsed().as_secs_f64();
-    eprintln!(
-        "{:.0} schedules per second on {threads} threads, {steps} steps of {:.1} µs on one",
-        COUNT as f64 / seconds,
-        seconds * 1e6 * threads as f64 / steps as f64
-    );
+    ((threads * each) as f64 / seconds, seconds * 1e6 * threads as f64 / steps as f64)
+}
+
+/// A long night: `cargo test --release -p engine --lib many_schedules -- --ignored --nocapture`.
+#[test]
+#[ignore = "a minute; the same with many more seeds"]
+fn many_schedules() {
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    for (threads, each) in [(1, 10_000), (threads, 50_000 / threads)] {
+        let (schedules, step) = rate(threads, each);
+        eprintln!(
+            "{schedules:.0} schedules per second on {threads} threads, a step takes {step:.1} µs"
+        );
+    }
 }
 
 #[test]
@@ -534,11 +534,35 @@ fn prompts_that_do_not_fit_are_refused() {
     assert_eq!(steps.step(&mut readers), Work::Idle);
 }
 
-pub(crate) fn formed(id: u64, prompt: &str, num_predict: i64, format: &Format) -> Request {
-    Request { format: format.clone(), ..request(id, prompt, num_predict, &[]) }
+/// Words that prompts are made of.
+pub(crate) const WORDS: [&str; 6] =
+    ["the cat", " sat on", " a mat", " and saw", " the sea", " again"];
+
+pub(crate) fn some_words(dice: &mut Dice, count: usize) -> String {
+    (0..count).map(|_| WORDS[dice.below(WORDS.len())]).collect()
 }
 
-pub(crate) fn forms() -> Vec<Format> {
+/// Each of these replies is the one that its prompt has alone, unless it was cancelled.
+#[track_caller]
+pub(crate) fn check_replies(
+    readers: &Readers,
+    expected: &BTreeMap<RequestId, (String, FinishReason)>,
+    cancelled: &HashSet<RequestId>,
+    schedule: impl std::fmt::Display,
+) {
+    for (id, (content, reason)) in expected.iter().filter(|(id, _)| !cancelled.contains(id)) {
+        let (got, got_reason) = reply(&readers.events[id]);
+        assert_eq!((&got, got_reason), (content, Some(*reason)), "{schedule}, {id:?}");
+    }
+}
+
+/// The first is none.
+pub(crate) struct AllForms {
+    formats: Vec<Format>,
+    grammars: Vec<Option<Grammar>>,
+}
+
+fn formats() -> Vec<Format> {
     let schema = serde_json::json!({"type": "object", "properties": {
         "name": {"type": "string", "maxLength": 6}, "size": {"type": "integer", "minimum": 0, "maximum": 99}},
         "required": ["name", "size"], "additionalProperties": false});
@@ -551,44 +575,60 @@ pub(crate) fn forms() -> Vec<Format> {
     ]
 }
 
-/// What the scripted executor makes of a prompt and a form, computed without any loop.
-pub(crate) fn alone_in_form(
-    text: &Text,
-    grammar: Option<&Grammar>,
-    prompt: &str,
-    num_predict: usize,
-) -> (String, FinishReason) {
-    let Some(grammar) = grammar else { return alone(text, prompt, num_predict) };
-    let mut constraint = grammar.start();
-    let input = Input::Raw { prompt: prompt.to_owned() };
-    let mut tokens = text.encode_prompt(prompt, text.prompt_kind(&input)).unwrap();
-    let mut stream = text.decoder();
-    let mut reply = String::new();
-    for _ in 0..num_predict.min(CONTEXT - tokens.len()) {
-        let token = scripted::next_of(&tokens, &constraint.mask().unwrap());
-        if token == scripted::END {
-            return (reply + &stream.finish(), FinishReason::Stop);
-        }
-        tokens.push(token);
-        constraint.accept(token).unwrap();
-        reply.push_str(&stream.push(token));
-        if constraint.is_complete() {
-            return (reply + &stream.finish(), FinishReason::Stop);
-        }
+impl AllForms {
+    pub fn new(text: &Text) -> AllForms {
+        let vocabulary = Vocabulary::new(text, &[]).unwrap();
+        let tool_choice = &ToolChoice::Auto;
+        let wish = |format| Wish { format, tools: &[], tool_choice, thinking: None, calls: None };
+        let formats = formats();
+        let grammars = formats.iter().map(|form| Grammar::compile(&wish(form), &vocabulary));
+        let grammars = grammars.map(Result::unwrap).collect();
+        AllForms { formats, grammars }
     }
-    (reply + &stream.finish(), FinishReason::Length)
+
+    pub fn count(&self) -> usize {
+        self.formats.len()
+    }
+
+    pub fn request(&self, id: u64, prompt: &str, num_predict: usize, form: usize) -> Request {
+        let format = self.formats[form].clone();
+        Request { format, ..request(id, prompt, num_predict as i64, &[]) }
+    }
+
+    /// What the scripted executor makes of a prompt and a form, computed without any loop.
+    pub fn alone(
+        &self,
+        text: &Text,
+        prompt: &str,
+        num_predict: usize,
+        form: usize,
+    ) -> (String, FinishReason) {
+        let Some(grammar) = &self.grammars[form] else { return alone(text, prompt, num_predict) };
+        let mut constraint = grammar.start();
+        let input = Input::Raw { prompt: prompt.to_owned() };
+        let mut tokens = text.encode_prompt(prompt, text.prompt_kind(&input)).unwrap();
+        let mut stream = text.decoder();
+        let mut reply = String::new();
+        for _ in 0..num_predict.min(CONTEXT - tokens.len()) {
+            let token = scripted::next_of(&tokens, &constraint.mask().unwrap());
+            if token == scripted::END {
+                return (reply + &stream.finish(), FinishReason::Stop);
+            }
+            tokens.push(token);
+            constraint.accept(token).unwrap();
+            reply.push_str(&stream.push(token));
+            if constraint.is_complete() {
+                return (reply + &stream.finish(), FinishReason::Stop);
+            }
+        }
+        (reply + &stream.finish(), FinishReason::Length)
+    }
 }
 
 #[test]
 fn forms_are_kept_whoever_else_is_in_the_batch() {
     let text = text();
-    let vocabulary = Vocabulary::new(&text, &[]).unwrap();
-    let words = ["the cat", " sat on", " a mat", " and saw", " the sea", " again"];
-    let forms = forms();
-    let tool_choice = &ToolChoice::Auto;
-    let wish = |format| Wish { format, tools: &[], tool_choice, thinking: None, calls: None };
-    let grammars: Vec<Option<Grammar>> =
-        forms.iter().map(|form| Grammar::compile(&wish(form), &vocabulary).unwrap()).collect();
+    let forms = AllForms::new(&text);
     let mut stopped = 0;
     for seed in 0..20 {
         let mut dice = Dice(seed);
@@ -598,23 +638,23 @@ fn forms_are_kept_whoever_else_is_in_the_batch() {
         let mut expected = BTreeMap::new();
         let mut cancelled = HashSet::new();
         for id in 0..10 {
-            let prompt: String =
-                (0..1 + dice.below(8)).map(|_| words[dice.below(words.len())]).collect();
-            let (num_predict, form) = (1 + dice.below(60), dice.below(forms.len()));
-            steps.submit(formed(id, &prompt, num_predict as i64, &forms[form]), &mut readers);
-            let reply = alone_in_form(&text, grammars[form].as_ref(), &prompt, num_predict);
-            expected.insert(RequestId(id), reply);
+            let count = 1 + dice.below(8);
+            let prompt = some_words(&mut dice, count);
+            let (num_predict, form) = (1 + dice.below(60), dice.below(forms.count()));
+            steps.submit(forms.request(id, &prompt, num_predict, form), &mut readers);
+            expected.insert(RequestId(id), forms.alone(&text, &prompt, num_predict, form));
             for _ in 0..dice.below(6) {
                 steps.step(&mut readers);
             }
             cancel_sometimes((&mut dice, id, 10), &mut steps, &readers, &mut cancelled);
         }
         run_to_end(&mut steps, &mut readers);
-        for (id, (content, reason)) in expected.iter().filter(|(id, _)| !cancelled.contains(id)) {
-            let (got, got_reason) = reply(&readers.events[id]);
-            assert_eq!((&got, got_reason), (content, Some(*reason)), "seed {seed}, {id:?}");
-            stopped += usize::from(*reason == FinishReason::Stop);
-        }
+        check_replies(&readers, &expected, &cancelled, seed);
+        let is_done = |id: &RequestId| !cancelled.contains(id);
+        let ends = expected
+            .iter()
+            .filter(|(id, (_, reason))| is_done(id) && *reason == FinishReason::Stop);
+        stopped += ends.count();
         assert_eq!(steps.sequences_open(), 0, "seed {seed}");
         check_pages(&mut steps);
     }
@@ -626,7 +666,8 @@ fn a_form_that_cannot_be_kept_is_refused_before_anything_is_computed() {
     let mut steps = Steps::new(ScriptedExecutor::new(), text(), Settings::new(CONTEXT, 7));
     let mut readers = Readers::default();
     let unknown = Format::Schema(serde_json::json!({"not": {"type": "string"}}));
-    steps.submit(formed(1, "the cat", 10, &unknown), &mut readers);
+    let asked = Request { format: unknown, ..request(1, "the cat", 10, &[]) };
+    steps.submit(asked, &mut readers);
     let required = Request { tool_choice: ToolChoice::Required, ..request(2, "the", 9, &[]) };
     steps.submit(required, &mut readers);
     run_to_end(&mut steps, &mut readers);
@@ -645,7 +686,6 @@ fn a_form_that_cannot_be_kept_is_refused_before_anything_is_computed() {
 fn penalties_see_all_tokens_before_a_draw() {
     const LAST: usize = 5;
     let text = text();
-    let words = ["the cat", " sat on", " a mat", " and saw", " the sea", " again"];
     let options = |num_predict: usize, penalised: bool| Options {
         num_predict: Some(num_predict as i64),
         presence_penalty: penalised.then_some(0.5),
@@ -686,8 +726,8 @@ fn penalties_see_all_tokens_before_a_draw() {
         let mut readers = Readers::default();
         let mut expected = BTreeMap::new();
         for id in 0..8 {
-            let prompt: String =
-                (0..1 + dice.below(8)).map(|_| words[dice.below(words.len())]).collect();
+            let count = 1 + dice.below(8);
+            let prompt = some_words(&mut dice, count);
             let (num_predict, penalised) = (1 + dice.below(30), dice.below(3) > 0);
             let options = options(num_predict, penalised);
             steps.submit(Request { options, ..request(id, &prompt, 1, &[]) }, &mut readers);

@@ -6,13 +6,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use protocol::{Engine, Event, RequestId, ToolChoice};
-use text::constraint::{Grammar, Vocabulary, Wish};
+use protocol::{Engine, Event, RequestId};
 
 use crate::scripted::{self, Script, ScriptedExecutor};
 use crate::simulation::{
-    CONTEXT, Dice, Readers, alone, alone_in_form, cancel_sometimes, check_pages, formed, forms,
-    reply, request, run_to_end, text,
+    AllForms, CONTEXT, Dice, Readers, alone, cancel_sometimes, check_pages, check_replies, reply,
+    request, run_to_end, some_words, text,
 };
 use crate::speculation::{Ask, Drafter, Lookup, ModelDrafter};
 use crate::steps::{Settings, Steps};
@@ -61,13 +60,7 @@ fn executor(dice: &mut Dice) -> ScriptedExecutor {
 #[test]
 fn drafts_change_no_reply() {
     let text = text();
-    let vocabulary = Vocabulary::new(&text, &[]).unwrap();
-    let words = ["the cat", " sat on", " a mat", " and saw", " the sea", " again"];
-    let forms = forms();
-    let tool_choice = &ToolChoice::Auto;
-    let wish = |format| Wish { format, tools: &[], tool_choice, thinking: None, calls: None };
-    let grammars: Vec<Option<Grammar>> =
-        forms.iter().map(|form| Grammar::compile(&wish(form), &vocabulary).unwrap()).collect();
+    let forms = AllForms::new(&text);
     let guesses = Rc::default();
     for seed in 0..400 {
         let mut dice = Dice(seed);
@@ -88,18 +81,17 @@ fn drafts_change_no_reply() {
         let mut expected = BTreeMap::new();
         let mut cancelled = HashSet::new();
         for id in 0..8 {
-            let prompt: String =
-                (0..1 + dice.below(12)).map(|_| words[dice.below(words.len())]).collect();
+            let count = 1 + dice.below(12);
+            let prompt = some_words(&mut dice, count);
             let num_predict = 1 + dice.below(60);
             // Forms are slow to simulate.
-            let form = if seed % 8 == 0 { dice.below(forms.len()) } else { 0 };
-            let mut asked = formed(id, &prompt, num_predict as i64, &forms[form]);
+            let form = if seed % 8 == 0 { dice.below(forms.count()) } else { 0 };
+            let mut asked = forms.request(id, &prompt, num_predict, form);
             if dice.below(4) == 0 {
                 asked.options.draft_num_predict = Some(dice.below(4) as i64);
             }
             steps.submit(asked, &mut readers);
-            let reply = alone_in_form(&text, grammars[form].as_ref(), &prompt, num_predict);
-            expected.insert(RequestId(id), reply);
+            expected.insert(RequestId(id), forms.alone(&text, &prompt, num_predict, form));
             if dice.below(5) == 0 {
                 readers.slow.insert(RequestId(id));
             }
@@ -111,10 +103,7 @@ fn drafts_change_no_reply() {
         run_to_end(&mut steps, &mut readers);
         readers.slow.clear();
         run_to_end(&mut steps, &mut readers);
-        for (id, (content, reason)) in expected.iter().filter(|(id, _)| !cancelled.contains(id)) {
-            let (got, got_reason) = reply(&readers.events[id]);
-            assert_eq!((&got, got_reason), (content, Some(*reason)), "seed {seed}, {id:?}");
-        }
+        check_replies(&readers, &expected, &cancelled, seed);
         check_pages(&mut steps);
     }
     assert!(guesses.get() > 10_000, "only {} tokens were drafted", guesses.get());
