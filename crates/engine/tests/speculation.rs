@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use engine::Surroundings;
+use fixtures::skills::QUESTIONS;
 use protocol::{
     Engine, Event, Format, Input, LoadModel, Message, ModelFiles, Options, Outbox, Request,
     RequestId, Role, Think, Work,
@@ -33,8 +34,12 @@ enum Drafts {
 
 /// `models` has both.
 fn load(models: &Path, drafts: Drafts) -> Box<dyn Engine> {
-    let draft = (drafts == Drafts::Model).then(|| Box::new(files(&models.join("pocket-draft"))));
-    let model = ModelFiles { draft, ..files(&models.join("pocket")) };
+    load_with(&models.join("pocket"), &models.join("pocket-draft"), drafts)
+}
+
+fn load_with(model: &Path, draft: &Path, drafts: Drafts) -> Box<dyn Engine> {
+    let draft = (drafts == Drafts::Model).then(|| Box::new(files(draft)));
+    let model = ModelFiles { draft, ..files(model) };
     let job = LoadModel { model, ..LoadModel::default() };
     let around = Surroundings {
         seed: 1,
@@ -98,15 +103,6 @@ fn serve(engine: &mut dyn Engine, requests: Vec<Request>) -> (Reader, Duration) 
     (reader, time)
 }
 
-const QUESTIONS: [&str; 6] = [
-    "What can you do?",
-    "What is 348 + 157?",
-    "Tell me a story about a fox.",
-    "Repeat this: the quick brown fox and the quick brown dog and the quick brown fox.",
-    "Reverse the word planet.",
-    "Count from 3 to 12.",
-];
-
 fn all_options() -> Vec<Options> {
     let limit = Options { num_predict: Some(100), ..Options::default() };
     let seeded = |seed| Options { seed: Some(seed), ..limit.clone() };
@@ -123,7 +119,7 @@ fn all_options() -> Vec<Options> {
 fn requests() -> Vec<Request> {
     let options = all_options();
     let mut requests = Vec::new();
-    for (at, question) in QUESTIONS.iter().enumerate() {
+    for (at, question) in QUESTIONS.iter().take(6).enumerate() {
         for (number, one) in options.iter().enumerate() {
             let id = (at * options.len() + number) as u64;
             let logprobs = (number % 2 == 0).then_some(2);
@@ -178,6 +174,23 @@ struct Log {
 }
 
 struct Listener(Arc<Log>);
+
+impl Log {
+    /// The one of this process.
+    fn get() -> Arc<Log> {
+        static LOG: LazyLock<Arc<Log>> = LazyLock::new(|| {
+            let log = Arc::new(Log::default());
+            tracing::subscriber::set_global_default(Listener(Arc::clone(&log))).unwrap();
+            log
+        });
+        Arc::clone(&LOG)
+    }
+
+    /// Drafted and accepted tokens since the last time.
+    fn take(&self) -> (u64, u64) {
+        (self.drafted.swap(0, Ordering::Relaxed), self.accepted.swap(0, Ordering::Relaxed))
+    }
+}
 
 impl tracing::field::Visit for &Log {
     fn record_u64(&mut self, field: &tracing::field::Field, value: u64) {
@@ -253,8 +266,7 @@ fn measured(
         tokens += reader.replies.values().map(|reply| reply.2).sum::<u32>();
     }
     let mut cell = format!("{:.0}", f64::from(tokens) / time.as_secs_f64());
-    let [drafted, accepted] =
-        [&log.drafted, &log.accepted].map(|count| count.swap(0, Ordering::Relaxed));
+    let (drafted, accepted) = log.take();
     if drafted > 0 {
         let share = 100.0 * accepted as f64 / drafted as f64;
         cell += &format!(" ({share:.0} % of {drafted})");
@@ -262,12 +274,12 @@ fn measured(
     (tokens, cell)
 }
 
-/// Tokens a second, and how many of the drafted tokens were accepted. `cargo test --release -p engine --test speculation -- --ignored --nocapture`
+/// Tokens a second, and how many of the drafted tokens were accepted.
+/// `cargo test --release -p engine --test speculation what -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement"]
 fn what_speculation_brings() {
-    let log = Arc::new(Log::default());
-    tracing::subscriber::set_global_default(Listener(Arc::clone(&log))).unwrap();
+    let log = Log::get();
     let greedy = Options { temperature: Some(0.0), num_predict: Some(200), ..Options::default() };
     let sampled = Options { seed: Some(1), num_predict: Some(200), ..Options::default() };
     println!(
@@ -281,4 +293,111 @@ fn what_speculation_brings() {
             println!("| {skill} | {name} | {tokens} | {plain} | {draft} | {lookup} |");
         }
     }
+}
+
+/// A draft model for the shape of Qwen3-0.6B that knows nothing, as its words are drawn at random too.
+fn ignorant_draft(target: &Path) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(target.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (key, value) in [
+        ("num_hidden_layers", 2),
+        ("hidden_size", 256),
+        ("intermediate_size", 512),
+        ("num_attention_heads", 4),
+        ("num_key_value_heads", 2),
+    ] {
+        config[key] = value.into();
+    }
+    config.as_object_mut().unwrap().remove("quantization");
+    let encoding = fixtures::Encoding::Affine { bits: 4, group_size: 64 };
+    fixtures::random_checkpoint(&config.to_string(), 2, folder.path(), encoding).unwrap();
+    folder
+}
+
+/// Tokens a second with drafts, in those without: the median of pairs, of which the first warms up. Replies are the same.
+fn gain(
+    mut plain: Box<dyn Engine>,
+    mut drafting: Box<dyn Engine>,
+    ask: &dyn Fn(u64) -> Request,
+) -> f64 {
+    const PAIRS: u64 = 9;
+    let one = |engine: &mut dyn Engine, id| {
+        let (reader, took) = serve(engine, vec![ask(id)]);
+        let reply = reader.replies[&id].clone();
+        (f64::from(reply.2 - 1) / took.as_secs_f64(), reply.1)
+    };
+    let pair = |id| {
+        let ((plain, said), (drafting, same)) = match id % 2 {
+            0 => {
+                let first = one(&mut *plain, id);
+                (first, one(&mut *drafting, id))
+            }
+            _ => {
+                let first = one(&mut *drafting, id);
+                (one(&mut *plain, id), first)
+            }
+        };
+        assert_eq!(said, same, "{id}");
+        drafting / plain
+    };
+    let mut gains: Vec<f64> = (0..=PAIRS).map(pair).skip(1).collect();
+    gains.sort_by(f64::total_cmp);
+    let [least, median, most] = [0, gains.len() / 2, gains.len() - 1].map(|at| gains[at]);
+    let (drafted, accepted) = Log::get().take();
+    println!(
+        "{median:.3} ({least:.3} to {most:.3}), {accepted} of {drafted} drafted tokens accepted"
+    );
+    median
+}
+
+/// Whoever drafts, and however badly: replies take hardly longer than without.
+/// `cargo test --release -p engine --test speculation bad -- --ignored --nocapture`; `cargo xtask bench serving` makes the
+/// larger checkpoint.
+#[test]
+#[ignore = "minutes; a measurement"]
+fn bad_drafts_cost_hardly_anything() {
+    Log::get();
+    let large = models().join("../target/bench/qwen3-0.6b-4-words");
+    let draft = ignorant_draft(&large);
+    let options = |id: u64| Options {
+        seed: Some(id as i64),
+        temperature: Some(1.0),
+        num_predict: Some(100),
+        ..Options::default()
+    };
+    let words = |id: u64, options: Options| {
+        let prompt: String = (0..60).map(|at| format!("w{} ", 9000 + id * 101 + at * 7)).collect();
+        Request { input: Input::Raw { prompt }, ..request(id, "", false, &options) }
+    };
+    // Four words in a random order: what followed a run of three is found always, and wrong three times in four.
+    let four: BTreeMap<u32, f32> = (9000..9004).map(|word| (word, 1000.0)).collect();
+    let few = |id| {
+        let logit_bias = Some(four.clone());
+        words(
+            id,
+            Options {
+                logit_bias,
+                top_k: Some(4),
+                temperature: Some(8.0),
+                top_p: Some(1.0),
+                ..options(id)
+            },
+        )
+    };
+    // Much of what `pocket` says at this temperature nobody could guess.
+    let story = |id: u64| {
+        let wild =
+            Options { temperature: Some(2.0), top_p: Some(1.0), top_k: Some(0), ..options(id) };
+        request(id, &format!("Tell me a story about {id} foxes."), false, &wild)
+    };
+    let of_large = |drafts| load_with(&large, draft.path(), drafts);
+    let of_pocket = |drafts| load(&models(), drafts);
+    let gains = [
+        gain(of_large(Drafts::None), of_large(Drafts::Model), &|id| words(id, options(id))),
+        gain(of_large(Drafts::None), of_large(Drafts::Lookup), &few),
+        gain(of_pocket(Drafts::None), of_pocket(Drafts::Model), &story),
+        gain(of_pocket(Drafts::None), of_pocket(Drafts::Lookup), &story),
+    ];
+    assert!(gains.iter().all(|gain| *gain >= 0.97), "{gains:?}");
 }
