@@ -89,17 +89,18 @@ pub(crate) fn steps(
         ..plain
     };
     let executor = executor.with_budget(budget);
+    let page_tokens = executor.page_tokens();
     let layout = format!(
         "{} {:?} {} {} {}",
         loaded.device,
         kv_type(job),
-        executor.page_tokens(),
+        page_tokens,
         executor.page_bytes(),
         executor.state_bytes()
     );
     let mut steps = Steps::new(executor, Rc::new(text), settings);
     if let Some(cache) = &around.disk_cache
-        && let Some(disk) = Disk::open(cache, &Identity::new(&job.model, &layout))
+        && let Some(disk) = Disk::open(cache, &Identity::new(&job.model, &layout), page_tokens)
     {
         steps.keep_on(disk);
     }

@@ -112,6 +112,26 @@ impl<P: Copy + Eq, S: Clone> Tree<P, S> {
         nodes
     }
 
+    /// The part page behind `nodes` that has just these tokens.
+    pub fn tail(&self, nodes: &[NodeId], tokens: &[u32]) -> Option<NodeId> {
+        let parent = nodes.last().copied().unwrap_or(ROOT);
+        self.child(parent, |node| node.tokens == tokens)
+    }
+
+    /// How much of `tokens` the page behind `nodes` has that has most of it.
+    pub fn shared_behind(&self, nodes: &[NodeId], tokens: &[u32]) -> usize {
+        let parent = nodes.last().copied().unwrap_or(ROOT);
+        let children = self.node(parent).children.iter();
+        children.map(|id| shared(&self.node(*id).tokens, tokens)).max().unwrap_or(0)
+    }
+
+    /// The last states of a node, each after so many of its tokens.
+    pub fn last_states(&self, id: NodeId, count: usize) -> Vec<(usize, S)> {
+        let mut states = self.node(id).states.clone();
+        states.sort_by_key(|(tokens, _)| *tokens);
+        states.split_off(states.len().saturating_sub(count))
+    }
+
     pub fn page(&self, id: NodeId) -> Option<P> {
         self.node(id).page
     }

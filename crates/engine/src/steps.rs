@@ -182,7 +182,7 @@ impl<E: Executor> Steps<E> {
 
     /// What is computed outlives the process there.
     pub fn keep_on(&mut self, disk: Disk) {
-        self.shelf = Some(Shelf::new(disk, self.executor.page_tokens()));
+        self.shelf = Some(Shelf::new(disk));
     }
 
     /// Replies come sooner where this one guesses right.

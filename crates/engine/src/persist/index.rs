@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::persist::run::{self, Place, RunError};
-use crate::persist::{Chain, Identity};
+use crate::persist::run::{self, Entry, Place, RunError};
+use crate::persist::{Chain, Identity, Match};
+use crate::prefix::shared;
 
 /// How often what other processes wrote is looked for, at most. Price: one listing of the folder.
 const SCAN_PAUSE: Duration = Duration::from_secs(1);
@@ -18,6 +19,8 @@ pub(super) struct Index {
     folder: PathBuf,
     identity: Identity,
     pages: HashMap<Chain, Known>,
+    /// Pages on disk by the one before them.
+    children: HashMap<Chain, Vec<Chain>>,
     runs: HashMap<PathBuf, Vec<Chain>>,
     /// The folder's own time at the last scan, and when that was.
     scanned: Option<(SystemTime, Instant)>,
@@ -36,6 +39,7 @@ impl Index {
             folder,
             identity,
             pages: HashMap::new(),
+            children: HashMap::new(),
             runs: HashMap::new(),
             scanned: None,
             touched: HashMap::new(),
@@ -66,8 +70,62 @@ impl Index {
     pub fn add(&mut self, path: PathBuf, places: Vec<Place>) {
         self.runs.insert(path, places.iter().map(|place| place.entry.page).collect());
         for place in places {
-            self.pages.insert(place.entry.page, Known::At(place));
+            let Entry { page, parent, tokens, .. } = &place.entry;
+            let (page, parent, tokens) = (*page, *parent, tokens.clone());
+            self.pages.insert(page, Known::At(place));
+            let children = self.children.entry(parent).or_default();
+            if !children.contains(&page) {
+                children.push(page);
+            }
+            self.drop_parts_of(parent, &tokens);
         }
+    }
+
+    /// A page that is filled in part goes when another has all of its tokens and more, unless a state comes with it. It
+    /// lies in a run of its own.
+    fn drop_parts_of(&mut self, parent: Chain, tokens: &[u32]) {
+        let is_less = |entry: &Entry, tokens: &[u32]| {
+            entry.tokens.len() < tokens.len() && tokens.starts_with(&entry.tokens)
+        };
+        let has_more = self.places(parent).any(|place| {
+            place.entry.tokens.len() > tokens.len() && place.entry.tokens.starts_with(tokens)
+        });
+        let goes = |entry: &Entry| {
+            let is_covered = is_less(entry, tokens) || (has_more && entry.tokens == tokens);
+            is_covered && entry.state_bytes == 0
+        };
+        let gone = self.places(parent).filter(|place| goes(&place.entry));
+        let paths: Vec<PathBuf> = gone.map(|place| place.path.clone()).collect();
+        for path in paths {
+            if self.runs.get(&path).is_some_and(|pages| pages.len() == 1) {
+                self.forget(&path);
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
+    /// Those on disk that follow a page.
+    fn places(&self, parent: Chain) -> impl Iterator<Item = &Place> {
+        let children = self.children.get(&parent).into_iter().flatten();
+        children.filter_map(|page| match self.pages.get(page) {
+            Some(Known::At(place)) => Some(place),
+            _ => None,
+        })
+    }
+
+    pub fn covers(&self, parent: Chain, tokens: &[u32]) -> bool {
+        self.places(parent).any(|place| place.entry.tokens.starts_with(tokens))
+    }
+
+    pub fn closest(&self, parent: Chain, tokens: &[u32], with_state: bool) -> Option<Match> {
+        let share = |place: &Place| {
+            let Entry { page, tokens: own, state_bytes, .. } = &place.entry;
+            let shared_tokens = shared(own, tokens);
+            let is_usable = !with_state || (*state_bytes > 0 && shared_tokens == own.len());
+            is_usable.then_some(Match { page: *page, shared_tokens })
+        };
+        let matches = self.places(parent).filter_map(share);
+        matches.max_by_key(|found| found.shared_tokens).filter(|found| found.shared_tokens > 0)
     }
 
     pub fn has(&self, page: Chain, with_state: bool) -> bool {
@@ -127,8 +185,17 @@ impl Index {
     /// Forgets a run that somebody removed.
     pub fn forget(&mut self, path: &Path) {
         for page in self.runs.remove(path).unwrap_or_default() {
-            if matches!(self.pages.get(&page), Some(Known::At(place)) if place.path == path) {
-                self.pages.remove(&page);
+            let Some(Known::At(place)) = self.pages.get(&page) else { continue };
+            if place.path != path {
+                continue;
+            }
+            let parent = place.entry.parent;
+            self.pages.remove(&page);
+            if let Some(children) = self.children.get_mut(&parent) {
+                children.retain(|child| *child != page);
+                if children.is_empty() {
+                    self.children.remove(&parent);
+                }
             }
         }
         self.touched.remove(path);

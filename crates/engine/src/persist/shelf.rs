@@ -2,21 +2,17 @@
 //! with and the tree lacks is read in.
 //!
 //! Both go in portions, so that running replies hardly notice: a step takes some pages in or out, and the rest waits for
-//! the next. Pages that were read for a prompt stay until it starts. Nothing is written whose turn does not come before
-//! the tree gives it up; nothing here fails a request.
+//! the next. Pages that were read for a prompt stay until it starts. Nothing here fails a request.
 
-use std::collections::VecDeque;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use protocol::RequestId;
 
 use crate::executor::Executor;
-use crate::persist::{Chain, Disk, Record};
+use crate::persist::outgoing::Outgoing;
+use crate::persist::{Chain, Disk, Match, Record};
 use crate::prefix::{NodeId, Tree};
-
-/// Sequences that wait to be written. Price: their tokens.
-const WAITING_MAX: usize = 64;
 
 /// While replies run, reading in a prompt's beginning takes no longer than this at a time. Price: so long a pause.
 const READING_TIME: Duration = Duration::from_millis(100);
@@ -25,31 +21,14 @@ const READING_TIME: Duration = Duration::from_millis(100);
 /// pages of memory.
 const AHEAD_PAGES: usize = 2;
 
-/// Pages written at once when nothing else is to be done, and between how many steps one is when something is.
-const IDLE_PAGES: usize = 4;
-const BUSY_STEPS: u32 = 8;
-
-/// How long an engine that ends goes on writing: less than a process may take whose server is gone.
-const END_TIME: Duration = Duration::from_millis(1200);
-
-/// While the disk is behind and nothing else is to be done. Price: so much later a new request is seen.
-const DISK_PAUSE: Duration = Duration::from_millis(2);
+/// Fewer tokens of a page than this are computed rather than read.
+pub(super) const SHARED_TOKENS_MIN: usize = 8;
 
 pub(crate) struct Shelf {
     disk: Disk,
     page_tokens: usize,
-    waiting: VecDeque<Waiting>,
+    outgoing: Outgoing,
     reading: Vec<Reading>,
-    steps: u32,
-}
-
-/// A sequence of which pages are to be written.
-struct Waiting {
-    tokens: Vec<u32>,
-    /// The names of its whole pages.
-    chains: Vec<Chain>,
-    /// So many are written, or were there already.
-    done: usize,
 }
 
 /// A prompt whose beginning is being read in, with the nodes that wait for it.
@@ -67,8 +46,9 @@ pub(crate) enum Brought {
 }
 
 impl Shelf {
-    pub fn new(disk: Disk, page_tokens: usize) -> Shelf {
-        Shelf { disk, page_tokens, waiting: VecDeque::new(), reading: Vec::new(), steps: 0 }
+    pub fn new(disk: Disk) -> Shelf {
+        let page_tokens = disk.page_tokens();
+        Shelf { disk, page_tokens, outgoing: Outgoing::default(), reading: Vec::new() }
     }
 
     /// Brings into the tree what the disk has of a prompt's beginning. When it says that this was all, the nodes stay
@@ -82,10 +62,9 @@ impl Shelf {
         executor: &mut E,
     ) -> Brought {
         // The last token is always computed.
-        let chains = self.chains(&prompt[..prompt.len().saturating_sub(1)]);
-        let mut nodes = tree.whole(&prompt[..chains.len() * self.page_tokens]);
-        let wanted = chains[nodes.len()..].iter().take_while(|page| self.disk.is_readable(**page));
-        let wanted: Vec<Chain> = wanted.copied().collect();
+        let prompt = &prompt[..prompt.len().saturating_sub(1)];
+        let mut nodes = tree.whole(prompt);
+        let wanted = self.wanted(prompt, &nodes, tree, executor.state_bytes() > 0);
         if wanted.is_empty() {
             return Brought::All;
         }
@@ -95,26 +74,17 @@ impl Shelf {
         let mut brought = Brought::All;
         std::thread::scope(|scope| {
             let (sender, records) = sync_channel(AHEAD_PAGES);
-            let reader = scope.spawn(|| {
-                let sender = sender;
-                for page in &wanted {
-                    if !in_time() {
-                        return Brought::Some;
-                    }
-                    let Some(record) = self.disk.read(*page) else { break };
-                    if sender.send(record).is_err() {
-                        break;
-                    }
-                }
-                Brought::All
-            });
+            // Memory that was used once need not be got from the system again.
+            let (spare, buffers) = channel();
+            let disk = &self.disk;
+            let reader = scope.spawn(move || read_ahead(disk, &wanted, &sender, &buffers, in_time));
             for record in records {
-                let end = (nodes.len() + 1) * self.page_tokens;
-                let Some(node) = self.place(record, &nodes, &prompt[..end], tree, executor) else {
+                let Some((buffer, node)) = self.place(record, &nodes, tree, executor) else {
                     return;
                 };
-                pages.push(node);
-                nodes.push(node);
+                let _ = spare.send(buffer);
+                pages.extend(node);
+                nodes.extend(node);
             }
             brought = reader.join().unwrap_or(Brought::All);
         });
@@ -124,6 +94,30 @@ impl Shelf {
             None => self.reading.push(Reading { id, nodes: pages }),
         }
         brought
+    }
+
+    /// The pages on disk that a prompt begins with and the tree lacks, in order; the last may be shared in part.
+    fn wanted<P: Copy + Eq, S: Clone>(
+        &self,
+        prompt: &[u32],
+        nodes: &[NodeId],
+        tree: &Tree<P, S>,
+        with_state: bool,
+    ) -> Vec<Chain> {
+        let chains = self.disk.chains(prompt);
+        let missing = chains[nodes.len()..].iter();
+        let mut wanted: Vec<Chain> =
+            missing.take_while(|page| self.disk.is_readable(**page)).copied().collect();
+        let whole = nodes.len() + wanted.len();
+        let rest = &prompt[whole * self.page_tokens..];
+        // Behind pages that the tree lacks it has nothing.
+        let known = if wanted.is_empty() { tree.shared_behind(nodes, rest) } else { 0 };
+        // A state may be worth more tokens than those of its page.
+        let least = known + if with_state { 1 } else { SHARED_TOKENS_MIN };
+        let is_worth_it = |found: &Match| found.shared_tokens >= least;
+        let closest = self.disk.closest(self.disk.name(&chains, whole), rest, with_state);
+        wanted.extend(closest.filter(is_worth_it).map(|found| found.page));
+        wanted
     }
 
     pub fn is_reading(&self) -> bool {
@@ -137,15 +131,15 @@ impl Shelf {
         }
     }
 
-    /// One page into the tree, in use.
+    /// One page into the tree, in use if it is whole; and the record's memory, to be used again. None if there is no room
+    /// for it, or it is no page.
     fn place<E: Executor>(
         &self,
         record: Record,
         nodes: &[NodeId],
-        tokens: &[u32],
         tree: &mut Tree<E::Page, E::State>,
         executor: &mut E,
-    ) -> Option<NodeId> {
+    ) -> Option<(Vec<u8>, Option<NodeId>)> {
         while (executor.pages_in_use() + 1) * executor.page_bytes()
             + (tree.states() + 1) * executor.state_bytes()
             > executor.budget()
@@ -154,28 +148,26 @@ impl Shelf {
                 return None;
             }
         }
-        let page = executor.import(&record.page)?;
-        let node = tree.append(nodes, &tokens[nodes.len() * self.page_tokens..], page, executor);
-        executor.release(page);
-        if let Some(state) = record.state.and_then(|bytes| executor.import_state(&bytes)) {
-            tree.add_state(node, self.page_tokens, state);
+        let Record { tokens, page: bytes, state } = record;
+        if tokens.is_empty() || tokens.len() > self.page_tokens {
+            return None;
         }
-        Some(node)
+        let page = executor.import(&bytes)?;
+        let is_whole = tokens.len() == self.page_tokens;
+        let node = match is_whole {
+            true => tree.append(nodes, &tokens, page, executor),
+            false => tree.add_tail(nodes, &tokens, page, executor),
+        };
+        executor.release(page);
+        if let Some(state) = state.and_then(|bytes| executor.import_state(&bytes)) {
+            tree.add_state(node, tokens.len(), state);
+        }
+        Some((bytes, is_whole.then_some(node)))
     }
 
     /// What these tokens left in the tree is to be written.
     pub fn keep(&mut self, tokens: &[u32]) {
-        let chains = self.chains(tokens);
-        if chains.is_empty() {
-            return;
-        }
-        let tokens = tokens[..chains.len() * self.page_tokens].to_vec();
-        // What goes on takes the place of what it began with.
-        self.waiting.retain(|waiting| !tokens.starts_with(&waiting.tokens));
-        if self.waiting.len() == WAITING_MAX {
-            self.waiting.pop_front();
-        }
-        self.waiting.push_back(Waiting { tokens, chains, done: 0 });
+        self.outgoing.keep(tokens, &self.disk);
     }
 
     /// Writes some pages of what waits. True: there is more, and nothing else to wait for.
@@ -185,76 +177,37 @@ impl Shelf {
         tree: &Tree<E::Page, E::State>,
         executor: &mut E,
     ) -> bool {
-        self.steps = self.steps.wrapping_add(1);
-        if is_busy && !self.steps.is_multiple_of(BUSY_STEPS) {
-            return false;
-        }
-        for _ in 0..if is_busy { 1 } else { IDLE_PAGES } {
-            if self.waiting.is_empty() {
-                return false;
-            }
-            if !self.disk.has_room(executor.page_bytes() + executor.state_bytes()) {
-                if !is_busy {
-                    std::thread::sleep(DISK_PAUSE);
-                }
-                break;
-            }
-            self.put_one(tree, executor);
-        }
-        !is_busy && !self.waiting.is_empty()
+        self.outgoing.put(is_busy, &self.disk, tree, executor)
     }
 
     /// The last chance.
     pub fn end<E: Executor>(&mut self, tree: &Tree<E::Page, E::State>, executor: &mut E) {
-        let start = Instant::now();
-        while !self.waiting.is_empty() && start.elapsed() < END_TIME {
-            self.put(false, tree, executor);
-        }
-        if !self.waiting.is_empty() {
-            tracing::warn!(sequences = self.waiting.len(), "no time to write all pages to disk");
-        }
-    }
-
-    /// The first page of the first sequence that is not on disk and still in the tree.
-    fn put_one<E: Executor>(&mut self, tree: &Tree<E::Page, E::State>, executor: &mut E) {
-        let Some(waiting) = self.waiting.front_mut() else { return };
-        let nodes = tree.whole(&waiting.tokens);
-        while waiting.done < nodes.len() {
-            let (node, page) = (nodes[waiting.done], waiting.chains[waiting.done]);
-            let parent = waiting.done.checked_sub(1).map(|before| waiting.chains[before]);
-            waiting.done += 1;
-            let state = tree.state_behind(node);
-            if self.disk.has(page, state.is_some()) {
-                continue;
-            }
-            let exported = tree.page(node).map(|page| executor.export(page));
-            let state = state.map(|state| executor.export_state(state)).transpose();
-            match (exported, state) {
-                (Some(Ok(bytes)), Ok(state)) => {
-                    let record = Record { page: bytes, state };
-                    self.disk.write(parent.unwrap_or(self.disk.root()), page, record);
-                }
-                (None, _) => {}
-                (Some(Err(failure)), _) | (_, Err(failure)) => {
-                    tracing::warn!("a page is not written to disk: {}", failure.message);
-                }
-            }
-            return;
-        }
-        self.waiting.pop_front();
-    }
-
-    fn chains(&self, tokens: &[u32]) -> Vec<Chain> {
-        let mut at = self.disk.root();
-        let pages = tokens.chunks_exact(self.page_tokens).map(|page| {
-            at = at.then(page);
-            at
-        });
-        pages.collect()
+        self.outgoing.end(&self.disk, tree, executor);
     }
 
     #[cfg(test)]
     pub fn disk(&self) -> &Disk {
         &self.disk
     }
+}
+
+/// Reads and checks pages, until one is not there or time is up.
+fn read_ahead(
+    disk: &Disk,
+    wanted: &[Chain],
+    sender: &SyncSender<Record>,
+    buffers: &Receiver<Vec<u8>>,
+    in_time: impl Fn() -> bool,
+) -> Brought {
+    for page in wanted {
+        if !in_time() {
+            return Brought::Some;
+        }
+        let buffer = buffers.try_recv().unwrap_or_default();
+        let Some(record) = disk.read(*page, buffer) else { break };
+        if sender.send(record).is_err() {
+            break;
+        }
+    }
+    Brought::All
 }

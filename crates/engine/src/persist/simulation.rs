@@ -1,7 +1,7 @@
 //! The step loop with a disk under it: what one process computed the next one finds, whatever it was asked in between and
 //! whatever happened to the files, and no reply depends on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use protocol::{Engine, Event, ModelFiles, RequestId};
@@ -9,7 +9,8 @@ use protocol::{Engine, Event, ModelFiles, RequestId};
 use crate::persist::{Disk, DiskCache, Identity};
 use crate::scripted::{Script, ScriptedExecutor};
 use crate::simulation::{
-    CONTEXT, Dice, Readers, alone, check_pages, reply, request, run_to_end, text,
+    CONTEXT, Dice, Readers, WORDS, alone, check_pages, check_replies, reply, request, run_to_end,
+    text,
 };
 use crate::steps::{Settings, Steps};
 
@@ -18,7 +19,8 @@ const FIRST: &str = "the cat sat on a mat and saw the sea again and again";
 /// A process that begins.
 fn start(folder: &Path, script: Script, bytes_max: u64) -> Steps<ScriptedExecutor> {
     let cache = DiskCache { folder: folder.to_owned(), bytes_max };
-    let disk = Disk::open(&cache, &Identity::new(&ModelFiles::default(), "scripted")).unwrap();
+    let identity = Identity::new(&ModelFiles::default(), "scripted");
+    let disk = Disk::open(&cache, &identity, script.page_tokens).unwrap();
     let executor = ScriptedExecutor::with(script);
     let mut steps = Steps::new(executor, text(), Settings::new(CONTEXT, 7));
     steps.keep_on(disk);
@@ -45,14 +47,31 @@ fn check_restart(script: Script) {
     let second = format!("{FIRST}{said} and then");
     let mut steps = start(folder.path(), script, u64::MAX);
     let (_, tokens, cached) = ask(&mut steps, &second);
-    assert!(cached + script.page_tokens > first_tokens, "{cached} of {first_tokens}");
+    // As if it had not ended, but for what is computed rather than read.
+    let known = cached_without_restart(script, &second);
+    assert!(cached + 8 > known && known + 8 > first_tokens, "{cached} of {known}");
     assert!(cached < tokens);
     assert_eq!(steps.executor().computed, tokens - cached + reply_rows(&second));
     check_pages(&mut steps);
     // And after that, all of it.
     drop(steps);
     let (_, tokens, cached) = ask(&mut start(folder.path(), script, u64::MAX), &second);
-    assert!(cached + 2 * script.page_tokens > tokens, "{cached} of {tokens}");
+    assert!(cached + 8 >= tokens, "{cached} of {tokens}");
+    // Somebody else goes another way, in the middle of a page.
+    let half: String = said.chars().take(said.chars().count() / 2).collect();
+    let other = FIRST.to_owned() + &half;
+    let known = cached_without_restart(script, &other);
+    let (_, _, cached) = ask(&mut start(folder.path(), script, u64::MAX), &other);
+    assert!(cached + script.page_tokens > known, "{cached} of {known}");
+    assert!(script.is_recurrent || cached + 8 > known, "{cached} of {known}");
+}
+
+/// What is known of a prompt when [`FIRST`] was answered by the same process.
+fn cached_without_restart(script: Script, prompt: &str) -> usize {
+    let executor = ScriptedExecutor::with(script);
+    let mut steps = Steps::new(executor, text(), Settings::new(CONTEXT, 7));
+    ask(&mut steps, FIRST);
+    ask(&mut steps, prompt).2
 }
 
 /// Rows computed for the reply to this prompt.
@@ -67,15 +86,21 @@ fn a_restarted_process_goes_on_where_the_last_one_was() {
     check_restart(Script::default());
     check_restart(Script { is_recurrent: true, ..Script::default() });
     check_restart(Script { budget_pages: 40, ..Script::default() });
+    for page_tokens in [16, 32] {
+        check_restart(Script { page_tokens, ..Script::default() });
+        check_restart(Script { page_tokens, is_recurrent: true, ..Script::default() });
+        check_restart(Script { page_tokens, window: Some(20), ..Script::default() });
+    }
 }
 
 #[test]
 fn what_is_said_is_written_while_the_process_lives() {
     let folder = tempfile::tempdir().unwrap();
-    let mut steps = start(folder.path(), Script::default(), u64::MAX);
+    let script = Script { page_tokens: 32, ..Script::default() };
+    let mut steps = start(folder.path(), script, u64::MAX);
     let (_, first_tokens, _) = ask(&mut steps, FIRST);
     steps.flush_pages();
-    let (_, _, cached) = ask(&mut start(folder.path(), Script::default(), u64::MAX), FIRST);
+    let (_, _, cached) = ask(&mut start(folder.path(), script, u64::MAX), FIRST);
     assert!(cached + 8 >= first_tokens - 1, "{cached} of {first_tokens}");
 }
 
@@ -104,12 +129,13 @@ fn a_disk_that_takes_nothing_costs_no_reply() {
 #[test]
 fn a_disk_changes_no_reply() {
     let text = text();
-    let words = ["the cat", " sat on", " a mat", " and saw", " the sea", " again"];
     for seed in 0..60 {
         let mut dice = Dice(seed);
         let folder = tempfile::tempdir().unwrap();
         let script = Script {
+            page_tokens: [8, 16, 32][dice.below(3)],
             is_recurrent: dice.below(3) == 0,
+            window: [None, None, Some(20)][dice.below(3)],
             budget_pages: [100_000, 90][dice.below(2)],
             ..Script::default()
         };
@@ -120,7 +146,7 @@ fn a_disk_changes_no_reply() {
             let mut expected = BTreeMap::new();
             for id in 0..6 {
                 let prompt: String = (0..1 + dice.below(12))
-                    .map(|_| words[dice.below(2 + seed as usize % 5)])
+                    .map(|_| WORDS[dice.below(2 + seed as usize % 5)])
                     .collect();
                 let num_predict = 1 + dice.below(40);
                 steps.submit(request(id, &prompt, num_predict as i64, &[]), &mut readers);
@@ -132,10 +158,8 @@ fn a_disk_changes_no_reply() {
             let cancelled = RequestId(dice.below(6) as u64);
             steps.cancel(cancelled);
             run_to_end(&mut steps, &mut readers);
-            for (id, (content, reason)) in expected.iter().filter(|(id, _)| **id != cancelled) {
-                let (got, got_reason) = reply(&readers.events[id]);
-                assert_eq!((&got, got_reason), (content, Some(*reason)), "{seed} {process} {id:?}");
-            }
+            let schedule = format!("{seed}, process {process}");
+            check_replies(&readers, &expected, &HashSet::from([cancelled]), schedule);
             check_pages(&mut steps);
             drop(steps);
             if dice.below(2) == 0 {

@@ -7,6 +7,7 @@ use protocol::ModelFiles;
 use super::*;
 
 const PAGE: usize = 1000;
+const PAGE_TOKENS: usize = 2;
 
 fn identity(layout: &str) -> Identity {
     Identity::new(&ModelFiles::default(), layout)
@@ -28,7 +29,7 @@ impl Folder {
 
     /// What a process that starts now finds.
     fn open(&self) -> Disk {
-        Disk::open(&self.cache(), &identity("cpu")).unwrap()
+        Disk::open(&self.cache(), &identity("cpu"), PAGE_TOKENS).unwrap()
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -66,14 +67,14 @@ fn record(conversation: u32, page: usize) -> Record {
     let bytes: Vec<u8> = (0..PAGE).map(|at| ((seed + at) * 11 % 251) as u8).collect();
     // Every second page has a state.
     let state = (page % 2 == 1).then(|| bytes[..page + 1].to_vec());
-    Record { page: bytes, state }
+    Record { tokens: vec![conversation, page as u32], page: bytes, state }
 }
 
 fn tell(disk: &Disk, conversation: u32, pages: std::ops::Range<usize>) {
     let names = chains(disk, conversation);
     for page in pages {
         let parent = page.checked_sub(1).map_or(disk.root(), |before| names[before]);
-        assert!(disk.write(parent, names[page], record(conversation, page)));
+        assert!(disk.write(parent, record(conversation, page)));
     }
 }
 
@@ -81,7 +82,7 @@ fn tell(disk: &Disk, conversation: u32, pages: std::ops::Range<usize>) {
 fn readable(disk: &Disk, conversation: u32) -> usize {
     let names = chains(disk, conversation);
     let whole = names.iter().enumerate().map_while(|(page, name)| {
-        let found = disk.is_readable(*name).then(|| disk.read(*name)).flatten()?;
+        let found = disk.is_readable(*name).then(|| disk.read(*name, Vec::new())).flatten()?;
         assert_eq!(found, record(conversation, page), "page {page} of {conversation}");
         Some(())
     });
@@ -103,7 +104,10 @@ fn a_conversation_is_found_again() {
     disk.flush();
     assert_eq!((readable(&disk, 1), readable(&folder.open(), 1)), (7, 7));
     // Another layout is another model.
-    assert_eq!(readable(&Disk::open(&folder.cache(), &identity("cuda")).unwrap(), 1), 0);
+    assert_eq!(
+        readable(&Disk::open(&folder.cache(), &identity("cuda"), PAGE_TOKENS).unwrap(), 1),
+        0
+    );
 }
 
 #[test]
@@ -118,12 +122,83 @@ fn branches_share_their_beginning() {
     let folder = Folder::with(&[1]);
     let disk = folder.open();
     let names = chains(&disk, 1);
-    let branch = names[2].then(&[99]);
-    disk.write(names[2], branch, record(9, 0));
+    let branch = names[2].then(&[9, 0]);
+    disk.write(names[2], record(9, 0));
     disk.flush();
     let disk = folder.open();
-    assert_eq!(disk.read(branch), Some(record(9, 0)));
+    assert_eq!(disk.read(branch, vec![1; 3 * PAGE]), Some(record(9, 0)));
     assert_eq!(readable(&disk, 1), 5);
+}
+
+/// Pages of four tokens behind the same one, each with its tokens: which page shares most with `tokens`, and how much.
+#[track_caller]
+fn check_closest(
+    pages: &[(&[u32], bool)],
+    tokens: &[u32],
+    with_state: bool,
+    expected: Option<(&[u32], usize)>,
+) {
+    let folder = Folder::new();
+    let open = || Disk::open(&folder.cache(), &identity("cpu"), 4).unwrap();
+    let disk = open();
+    let parent = disk.root().then(&[1, 2, 3, 4]);
+    for (tokens, has_state) in pages {
+        let state = has_state.then(|| vec![7]);
+        assert!(disk.write(parent, Record { tokens: tokens.to_vec(), page: vec![1; 9], state }));
+        disk.flush();
+    }
+    let expected =
+        expected.map(|(page, shared_tokens)| Match { page: parent.then(page), shared_tokens });
+    for disk in [&disk, &open()] {
+        assert_eq!(disk.closest(parent, tokens, with_state), expected);
+        assert_eq!(disk.closest(disk.root(), tokens, with_state), None);
+    }
+}
+
+#[test]
+fn pages_filled_in_part_are_found_by_their_tokens() {
+    let pages: [(&[u32], bool); 3] = [(&[5, 6, 7], false), (&[5, 6, 8, 9], false), (&[8], false)];
+    check_closest(&pages, &[5, 6, 7, 1], false, Some((&[5, 6, 7], 3)));
+    // In the middle of a page, be it a whole one.
+    check_closest(&pages, &[5, 6, 8], false, Some((&[5, 6, 8, 9], 3)));
+    check_closest(&pages, &[8, 1, 2], false, Some((&[8], 1)));
+    check_closest(&pages, &[7, 8], false, None);
+    check_closest(&pages, &[], false, None);
+    // A state is known at the end of its tokens only.
+    check_closest(&pages, &[5, 6, 7, 1], true, None);
+    let pages: [(&[u32], bool); 2] = [(&[5, 6], true), (&[5, 6, 7], true)];
+    check_closest(&pages, &[5, 6, 1], true, Some((&[5, 6], 2)));
+    check_closest(&pages, &[5, 6, 7, 1], true, Some((&[5, 6, 7], 3)));
+}
+
+#[test]
+fn a_longer_page_takes_the_place_of_a_shorter_one() {
+    let folder = Folder::new();
+    let open = || Disk::open(&folder.cache(), &identity("cpu"), 4).unwrap();
+    let (disk, other) = (open(), open());
+    let root = disk.root();
+    let write = |disk: &Disk, tokens: &[u32], state: Option<Vec<u8>>| {
+        disk.write(root, Record { tokens: tokens.to_vec(), page: vec![1; 9], state });
+        disk.flush();
+        folder.files().len()
+    };
+    assert_eq!(write(&disk, &[1], None), 1);
+    assert_eq!(write(&disk, &[2, 2], None), 2, "another one stays");
+    assert!(disk.covers(root, &[1]) && !disk.covers(root, &[1, 2]) && !disk.covers(root, &[3]));
+    assert_eq!(write(&disk, &[1, 2], None), 2);
+    assert!(disk.covers(root, &[1]) && disk.read(root.then(&[1]), Vec::new()).is_none());
+    // Of two processes that do not know of each other the next one tidies up.
+    assert_eq!(write(&other, &[1], None), 3);
+    let third = open();
+    assert_eq!(folder.files().len(), 2);
+    assert_eq!(third.closest(root, &[1, 2, 3], false).unwrap().shared_tokens, 2);
+    // Where a state is known stays known; and pages of a run with others stay.
+    assert_eq!(write(&disk, &[2, 2, 2], Some(vec![1])), 2);
+    assert_eq!(write(&disk, &[2, 2, 2, 2], None), 3);
+    disk.write(root.then(&[2, 2, 2, 2]), Record { tokens: vec![5; 4], ..record(1, 0) });
+    disk.flush();
+    assert_eq!(open().read(root.then(&[2, 2, 2]), Vec::new()).unwrap().state, Some(vec![1]));
+    assert_eq!(open().closest(root, &[2, 2, 2, 9], true).unwrap().shared_tokens, 3);
 }
 
 /// Does something to the one file there is: what can still be read, and whether the file stays.
@@ -170,7 +245,7 @@ fn damaged_files_are_removed() {
     // A foot that promises more than there is.
     check(
         |bytes| {
-            let count = bytes.len() - 44;
+            let count = bytes.len() - 48;
             bytes[count..count + 4].fill(255);
         },
         0,
@@ -247,7 +322,7 @@ fn a_disk_that_fails_is_left_alone() {
     drop(disk);
     // No folder can be where a file is.
     std::fs::write(folder.folder.path(), "x").unwrap();
-    assert!(Disk::open(&folder.cache(), &identity("cpu")).is_none());
+    assert!(Disk::open(&folder.cache(), &identity("cpu"), PAGE_TOKENS).is_none());
     std::fs::remove_file(folder.folder.path()).unwrap();
     std::fs::create_dir(folder.folder.path()).unwrap();
 }
@@ -256,10 +331,10 @@ fn a_disk_that_fails_is_left_alone() {
 fn a_full_queue_drops() {
     let folder = Folder::new();
     let disk = folder.open();
-    let huge = Record { page: vec![0; 300 << 20], state: None };
+    let huge = Record { tokens: vec![1], page: vec![0; 300 << 20], state: None };
     assert!(!disk.has_room(huge.page.len()) && disk.has_room(1000));
     let page = disk.root().then(&[1]);
-    assert!(!disk.write(disk.root(), page, huge));
+    assert!(!disk.write(disk.root(), huge));
     assert!(!disk.has(page, false));
 }
 
@@ -306,7 +381,7 @@ fn the_files_of_others_stay() {
     let others = folder.folder.path().join("mine/a.run");
     std::fs::write(&others, "mine").unwrap();
     folder.bytes_max = 1;
-    let disk = Disk::open(&folder.cache(), &identity("cpu")).unwrap();
+    let disk = Disk::open(&folder.cache(), &identity("cpu"), PAGE_TOKENS).unwrap();
     tell(&disk, 2, 0..1);
     disk.flush();
     assert!(notes.exists() && others.exists());
@@ -322,12 +397,13 @@ fn speed_of_pages() {
     let mut at = disk.root();
     let start = std::time::Instant::now();
     for page in 0..pages {
-        let next = at.then(&[page]);
-        let record = || Record { page: vec![page as u8; bytes], state: None };
+        let next = at.then(&[page, page]);
+        let record =
+            || Record { tokens: vec![page, page], page: vec![page as u8; bytes], state: None };
         while !disk.has_room(bytes) {
             std::thread::yield_now();
         }
-        assert!(disk.write(at, next, record()));
+        assert!(disk.write(at, record()));
         at = next;
     }
     disk.flush();
@@ -335,9 +411,10 @@ fn speed_of_pages() {
     println!("written: {:.0} MB/s", megabytes / start.elapsed().as_secs_f64());
     let start = std::time::Instant::now();
     let mut at = disk.root();
+    let mut buffer = Vec::new();
     for page in 0..pages {
-        at = at.then(&[page]);
-        assert!(disk.read(at).is_some());
+        at = at.then(&[page, page]);
+        buffer = disk.read(at, buffer).unwrap().page;
     }
     println!("read: {:.0} MB/s", megabytes / start.elapsed().as_secs_f64());
 }

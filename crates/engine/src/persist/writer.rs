@@ -1,5 +1,6 @@
 //! The thread that writes. What it is given waits in a queue of bounded bytes; consecutive pages go to one run, which is
-//! ended when it is long, when another sequence comes, or when nothing comes for a moment.
+//! ended when it is long, when another sequence comes, or when nothing comes for a moment. A page that is filled in part has
+//! a run of its own, so that it can go when a longer one comes.
 //!
 //! It also keeps the folder within its limit: the runs that nobody has used for longest go first, whichever model they are
 //! of and whichever process wrote them.
@@ -52,6 +53,7 @@ impl Writer {
         cache: &DiskCache,
         folder: PathBuf,
         identity: &Identity,
+        page_tokens: usize,
         index: Arc<Mutex<Index>>,
     ) -> Writer {
         let (work, queue) = channel();
@@ -60,6 +62,7 @@ impl Writer {
             cache: cache.clone(),
             folder,
             identity: identity.clone(),
+            page_tokens,
             index,
             queued_bytes: Arc::clone(&queued_bytes),
             run: None,
@@ -107,6 +110,7 @@ struct Writing {
     cache: DiskCache,
     folder: PathBuf,
     identity: Identity,
+    page_tokens: usize,
     index: Arc<Mutex<Index>>,
     queued_bytes: Arc<AtomicUsize>,
     run: Option<NewRun>,
@@ -137,14 +141,15 @@ impl Writing {
             lock(&self.index).give_up(page);
             return;
         }
-        let follows = |run: &NewRun| run.last() == Some(parent) && !run.is_full();
+        let is_part = record.tokens.len() < self.page_tokens;
+        let follows = |run: &NewRun| run.last() == Some(parent) && !run.is_full() && !is_part;
         if !self.run.as_ref().is_some_and(follows) {
             self.end_run();
         }
         if let Err(error) = self.push(parent, page, record) {
             lock(&self.index).give_up(page);
             self.fail(&error);
-        } else if self.run.as_ref().is_some_and(|run| run.bytes() >= RUN_BYTES) {
+        } else if is_part || self.run.as_ref().is_some_and(|run| run.bytes() >= RUN_BYTES) {
             self.end_run();
         }
     }

@@ -62,6 +62,60 @@ fn a_conversation_goes_on_after_a_restart() {
     assert_eq!(cached(&server, 1), [0]);
 }
 
+/// Four turns of a conversation, on one server or each on a server of its own: tokens of each prompt, and how many of them
+/// were not computed.
+fn four_turns(think: bool, restarts: bool) -> Vec<(u64, u64)> {
+    let mut home = Home::real();
+    home.set("OLLAMA_DEBUG", "1");
+    let mut servers = vec![Server::start(&mut home)];
+    let mut messages = vec![];
+    let questions =
+        [&*text(), "And in room 8?", "What is 348 + 157?", "Tell me a story about a fox."];
+    let counts = questions.iter().enumerate().map(|(turn, question)| {
+        if restarts && turn > 0 {
+            end(servers.remove(0));
+            servers.push(Server::start(&mut home));
+        }
+        messages.push(json!({"role": "user", "content": question}));
+        let options = json!({"seed": 7, "num_predict": 90});
+        let body = json!({"model": "pocket", "stream": false, "think": think,
+            "messages": messages, "options": options});
+        let answer = post(&servers[0], "/api/chat", &body);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        // With its thoughts, which the template leaves out.
+        messages.push(answer.json()["message"].clone());
+        let cached = cached(&servers[0], if restarts { 1 } else { turn + 1 });
+        (answer.json()["prompt_eval_count"].as_u64().unwrap(), cached[cached.len() - 1])
+    });
+    let counts = counts.collect();
+    let thought = messages[1]["thinking"].as_str().is_some_and(|text| text.len() > 10);
+    assert_eq!(thought, think, "{messages:?}");
+    end(servers.remove(0));
+    counts
+}
+
+/// Of each prompt only what comes behind the one before is computed, whether the same server answered that or one before
+/// it; what was thought then is left out of the prompt and costs nothing else.
+#[test]
+fn each_of_four_turns_computes_only_what_is_new() {
+    // A prompt that asks for no thoughts ends with empty ones, which the next prompt has not.
+    const EMPTY_THOUGHTS: u64 = 8;
+    // So many tokens of a page are computed rather than read.
+    const NOT_READ: u64 = 8;
+    for think in [true, false] {
+        let here = four_turns(think, false);
+        let after_restarts = four_turns(think, true);
+        assert_eq!((here[0].1, after_restarts[0].1), (0, 0));
+        for turn in 1..4 {
+            let ((before, _), (prompt, cached)) = (here[turn - 1], here[turn]);
+            let told = format!("think {think}, turn {turn}: {here:?}, {after_restarts:?}");
+            assert!(cached + EMPTY_THOUGHTS >= before && cached < prompt, "{told}");
+            let (same, again) = after_restarts[turn];
+            assert!(same == prompt && again + NOT_READ > cached && again <= cached, "{told}");
+        }
+    }
+}
+
 #[test]
 fn the_folder_is_where_it_should_be() {
     let mut home = Home::real();
