@@ -21,7 +21,7 @@ pub(crate) const RUNNING_MAX: usize = 16;
 pub(crate) const WAITING_MAX: usize = 1024;
 
 /// Chunks end where pages do, unless that would cost more than this part of a step.
-const ALIGNMENT_PART: usize = 4;
+const ALIGNMENT_PART: usize = 8;
 
 /// What only others know.
 pub(crate) trait Desk {

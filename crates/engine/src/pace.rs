@@ -8,9 +8,20 @@ use std::time::Duration;
 
 use crate::batcher::CHUNK_TOKENS;
 
-/// What a step with a part of a prompt should take. Less would make prompts slower, for each step has a price of its own;
-/// the longest pause that a reader is promised is 0.4 s, also on a machine that is a quarter slower than it was a step ago.
-const STEP_TIME: Duration = Duration::from_millis(260);
+/// The longest pause that a reader is promised.
+const PAUSE_MAX: Duration = Duration::from_millis(400);
+
+/// A machine may be so many times slower than it was a step ago, and keep the promise all the same.
+const SLOWER: f64 = 1.25;
+
+/// What is counted is what this would take. A step with a part of a prompt takes no longer: `PAUSE_MAX` without what a slower
+/// machine needs, and what plans were wrong by lately. Less would make prompts slower, for each step has a price of its own.
+const STEP_TIME: Duration = Duration::from_millis(300);
+
+/// How many times as long as planned a step took, at first and at most; and what of it is forgotten with each step.
+const MISS_FIRST: f64 = 1.15;
+const MISS_MAX: f64 = 2.0;
+const MISS_FORGOTTEN: f64 = 0.1;
 
 /// Even a slow machine gets on with a prompt.
 pub(crate) const ROWS_MIN: usize = 16;
@@ -58,6 +69,8 @@ pub(crate) struct Pace {
     rows: Most,
     reach_tokens: f64,
     seen: Seen,
+    /// How many times as long as planned steps took lately.
+    miss: f64,
 }
 
 /// What takes `STEP_TIME`; none before anything was measured.
@@ -138,7 +151,7 @@ impl Most {
 impl Default for Pace {
     fn default() -> Pace {
         let (cost, rows) = (Most::default(), Most::default());
-        Pace { cost, rows, reach_tokens: REACH_TOKENS, seen: Seen::default() }
+        Pace { cost, rows, reach_tokens: REACH_TOKENS, seen: Seen::default(), miss: MISS_FIRST }
     }
 }
 
@@ -146,10 +159,29 @@ impl Pace {
     /// Beside `running` rows, each of which draws a token.
     pub fn beside(&self, running: Load) -> Allowance {
         let reach_tokens = self.reach_tokens;
-        let cost = self.cost.0.unwrap_or(0.0) - running.cost(reach_tokens);
-        let rows = self.rows.0.unwrap_or(0.0) - running.rows as f64;
+        let part = self.part();
+        let cost = self.cost.0.unwrap_or(0.0) * part - running.cost(reach_tokens);
+        let rows = self.rows.0.unwrap_or(0.0) * part - running.rows as f64;
         let rows = (rows as usize).clamp(ROWS_MIN, CHUNK_TOKENS);
         Allowance { cost, reach_tokens, rows, rows_min: ROWS_MIN }
+    }
+
+    /// Of what takes `STEP_TIME`, how much is planned.
+    fn part(&self) -> f64 {
+        let planned = PAUSE_MAX.as_secs_f64() / (SLOWER * self.miss);
+        (planned / STEP_TIME.as_secs_f64()).min(1.0)
+    }
+
+    /// Compares what a step took with what a plan for it would have said.
+    fn judge(&mut self, cost: f64, rows: f64, time: Duration) {
+        let (Some(most_cost), Some(most_rows)) = (self.cost.0, self.rows.0) else { return };
+        let part = (cost / most_cost).max(rows / most_rows);
+        // Of a small step most is what each step costs, and a larger one was not planned.
+        if (0.5..1.5).contains(&part) {
+            let miss = time.as_secs_f64() / (STEP_TIME.as_secs_f64() * part);
+            let faded = 1.0 + (self.miss - 1.0) * (1.0 - MISS_FORGOTTEN);
+            self.miss = faded.max(miss).min(MISS_MAX);
+        }
     }
 
     /// A step with `load`, of which so many rows were of prompts, took so long.
@@ -164,6 +196,7 @@ impl Pace {
         let cost = load.cost(self.reach_tokens);
         // What was measured so far, in the new measure.
         self.cost.0 = self.cost.0.map(|most| most * cost / before);
+        self.judge(cost, load.rows as f64, time);
         let share = STEP_TIME.as_secs_f64() / time.as_secs_f64();
         self.cost.took(cost, share);
         self.rows.took(load.rows as f64, share);
@@ -240,8 +273,8 @@ mod tests {
 
     #[test]
     fn it_settles_without_a_long_step() {
-        check(0.03, 0.005, 2048, 44..47);
-        check(0.03, 0.005, 8, 44..47);
+        check(0.03, 0.005, 2048, 50..55);
+        check(0.03, 0.005, 8, 50..55);
         check(0.01, 0.00002, 600, CHUNK_TOKENS..CHUNK_TOKENS + 1);
         check(0.3, 0.05, 100, ROWS_MIN..ROWS_MIN + 1);
     }
@@ -333,7 +366,9 @@ mod tests {
         pace.took(load(0, 200), 200, STEP_TIME);
         let mut left = pace.beside(Load::default());
         let cost = load(0, 200).cost(REACH_TOKENS);
-        assert_eq!(left.rows(0), 200);
+        let cost = cost * pace.part();
+        let rows = (200.0 * pace.part()) as usize;
+        assert_eq!(left.rows(0), rows);
         assert_eq!(left.rows(1600), (cost / 2.03) as usize);
         left.take(1600, 50);
         assert_eq!(left.rows(0), (cost - load(1600, 50).cost(REACH_TOKENS)) as usize - 3);
