@@ -19,9 +19,9 @@ const SLOWER: f64 = 1.25;
 const STEP_TIME: Duration = Duration::from_millis(300);
 
 /// How many times as long as planned a step took, at first and at most; and what of it is forgotten with each step.
-const MISS_FIRST: f64 = 1.15;
+const MISS_FIRST: f64 = 1.25;
 const MISS_MAX: f64 = 2.0;
-const MISS_FORGOTTEN: f64 = 0.1;
+const MISS_FORGOTTEN: f64 = 0.05;
 
 /// Even a slow machine gets on with a prompt.
 pub(crate) const ROWS_MIN: usize = 16;

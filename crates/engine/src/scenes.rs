@@ -3,24 +3,19 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use protocol::{Engine, Event, Input, Options, Request, RequestId, Usage};
+use protocol::{Engine, Event, Options, Request, RequestId, Usage};
 use text::Text;
 
 use crate::executor::Executor;
 use crate::prefix::shared;
 use crate::scripted::{Script, ScriptedExecutor};
 use crate::simulation::{
-    CONTEXT, Readers, alone, alone_within, check_pages, reply, request, run_to_end, text,
+    CONTEXT, Readers, alone, alone_within, check_pages, reply, request, run_to_end, text, tokens,
 };
 use crate::speculation::Lookup;
 use crate::steps::{Settings, Steps};
 
 const CONTEXT_LONG: usize = 5000;
-
-fn tokens(text: &Text, prompt: &str) -> Vec<u32> {
-    let input = Input::Raw { prompt: prompt.to_owned() };
-    text.encode_prompt(prompt, text.prompt_kind(&input)).unwrap()
-}
 
 /// So many tokens of one text, or a few fewer.
 fn of_tokens(text: &Text, words: &str, count: usize) -> String {
@@ -224,7 +219,8 @@ fn a_full_context_shifts_where_it_may() {
             let kept = usize::try_from(keep).unwrap_or(prompt_tokens).min(NARROW - 1);
             let length = if id % 4 == 3 { usize::MAX } else { 100 };
             let kept = Some(kept).filter(|_| id < 4);
-            let expected = alone_within(&text, prompt, length, NARROW, kept).unwrap();
+            let expected =
+                alone_within(&text, tokens(&text, prompt), length, NARROW, kept).unwrap();
             let (said, reason) = reply(&readers.events[&RequestId(id)]);
             assert_eq!((said, reason), (expected.0, Some(expected.1)), "{id}, {keep}");
             let usage = usage(&readers, id);

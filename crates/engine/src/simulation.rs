@@ -99,21 +99,25 @@ pub(crate) fn request(id: u64, prompt: &str, num_predict: i64, stop: &[&str]) ->
     }
 }
 
+/// A prompt's.
+pub(crate) fn tokens(text: &Text, prompt: &str) -> Vec<u32> {
+    let input = Input::Raw { prompt: prompt.to_owned() };
+    text.encode_prompt(prompt, text.prompt_kind(&input)).unwrap()
+}
+
 pub(crate) fn alone(text: &Text, prompt: &str, num_predict: usize) -> (String, FinishReason) {
-    alone_within(text, prompt, num_predict, CONTEXT, None).unwrap()
+    alone_within(text, tokens(text, prompt), num_predict, CONTEXT, None).unwrap()
 }
 
 /// What the scripted executor makes of a prompt, computed without any loop; nothing if the prompt fills the context. A full
 /// context shifts if it is said how much of it is kept.
 pub(crate) fn alone_within(
     text: &Text,
-    prompt: &str,
+    mut tokens: Vec<u32>,
     num_predict: usize,
     context: usize,
     keep: Option<usize>,
 ) -> Option<(String, FinishReason)> {
-    let input = Input::Raw { prompt: prompt.to_owned() };
-    let mut tokens = text.encode_prompt(prompt, text.prompt_kind(&input)).unwrap();
     let room = context.checked_sub(tokens.len()).filter(|room| *room > 0)?;
     let limit = num_predict.min(if keep.is_some() { 10 * context } else { room });
     let mut history = Summary::of(&tokens);
@@ -281,9 +285,9 @@ fn play(seed: u64, text: &Rc<Text>, forms: &mut Option<Forms>) -> (usize, usize)
         request.options.shift = keep.map(|_| true);
         steps.submit(request, &mut readers);
         let longest = num_predict.unwrap_or(usize::MAX);
-        let reply = alone_within(text, &prompt, longest, chances.context(), keep);
-        let input = Input::Raw { prompt: prompt.clone() };
-        prompts.push(text.encode_prompt(&prompt, text.prompt_kind(&input)).unwrap());
+        let own = tokens(text, &prompt);
+        let reply = alone_within(text, own.clone(), longest, chances.context(), keep);
+        prompts.push(own);
         texts.extend(reply.iter().map(|(reply, _)| prompt.clone() + reply));
         expected.insert(RequestId(id), reply);
         if chances.slow_readers && dice.below(3) == 0 {
@@ -431,8 +435,7 @@ fn a_step_without_room_fails_only_those_who_need_it() {
     let mut steps =
         Steps::new(ScriptedExecutor::new(), Rc::clone(&text), Settings::new(CONTEXT, 7));
     let mut readers = Readers::default();
-    let heavy = text.encode_prompt("!", text.prompt_kind(&Input::Raw { prompt: "!".into() }));
-    steps.executor_mut().heavy = heavy.unwrap().last().copied();
+    steps.executor_mut().heavy = tokens(&text, "!").last().copied();
     let prompts = ["the cat sat", "a mat", "the cat sat on a mat and saw! the sea", "and again"];
     for (id, prompt) in (0..).zip(prompts) {
         steps.submit(request(id, prompt, 30, &[]), &mut readers);
@@ -605,8 +608,7 @@ impl AllForms {
     ) -> (String, FinishReason) {
         let Some(grammar) = &self.grammars[form] else { return alone(text, prompt, num_predict) };
         let mut constraint = grammar.start();
-        let input = Input::Raw { prompt: prompt.to_owned() };
-        let mut tokens = text.encode_prompt(prompt, text.prompt_kind(&input)).unwrap();
+        let mut tokens = tokens(text, prompt);
         let mut stream = text.decoder();
         let mut reply = String::new();
         for _ in 0..num_predict.min(CONTEXT - tokens.len()) {
@@ -694,8 +696,7 @@ fn penalties_see_all_tokens_before_a_draw() {
         ..Options::default()
     };
     let alone = |prompt: &str, num_predict: usize| {
-        let input = Input::Raw { prompt: prompt.to_owned() };
-        let mut tokens = text.encode_prompt(prompt, text.prompt_kind(&input)).unwrap();
+        let mut tokens = tokens(&text, prompt);
         let mut reply = Vec::new();
         for _ in 0..num_predict {
             let last = &tokens[tokens.len().saturating_sub(LAST)..];
@@ -750,10 +751,7 @@ fn penalties_see_all_tokens_before_a_draw() {
 #[test]
 fn a_reply_that_only_repeats_itself_is_given_up() {
     let text = text();
-    let piece = text
-        .encode_prompt(" cat", text.prompt_kind(&Input::Raw { prompt: String::new() }))
-        .unwrap();
-    let piece = *piece.last().unwrap();
+    let piece = *tokens(&text, " cat").last().unwrap();
     // One token may follow, whatever the model would like.
     let only = Options {
         num_predict: Some(200),

@@ -24,6 +24,10 @@ const PROBE_DEPTH: usize = 2;
 const PAUSE_MIN: u32 = 24;
 const PAUSE_MAX: u32 = 768;
 
+/// The first pause of a sequence is longer where drafts for others were bad, up to this. Price: so much later a sequence for
+/// which they are good is found out.
+const PAUSE_FIRST_MAX: u32 = 96;
+
 /// The part of all time that probes may cost. With what the first drafts cost: the price of drafts that never pay.
 const PROBING: f64 = 0.01;
 
@@ -127,8 +131,11 @@ impl Pace {
     }
 
     pub fn start(&self) -> History {
-        let record = Record::presumed(self.all.likelihood());
-        History { record, plain: 0, pause: PAUSE_MIN, drafted: 0, accepted: 0 }
+        let likelihood = self.all.likelihood();
+        let pause = f64::from(PAUSE_MIN) / likelihood.max(f64::EPSILON);
+        let pause = (pause as u32).min(PAUSE_FIRST_MAX);
+        let record = Record::presumed(likelihood);
+        History { record, plain: 0, pause, drafted: 0, accepted: 0 }
     }
 
     pub fn add_plain(&mut self, rows: usize, time: Duration) {
