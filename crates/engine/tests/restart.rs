@@ -8,10 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use engine::{DiskCache, Surroundings};
-use protocol::{
-    Engine, Event, Format, Input, LoadModel, ModelFiles, Options, Outbox, Request, RequestId,
-    Think, ToolChoice, Work,
-};
+use protocol::{Engine, Event, LoadModel, ModelFiles, Options, Outbox, Request, RequestId, Work};
 
 fn load(folder: &Path) -> Box<dyn Engine> {
     let checkpoint =
@@ -52,16 +49,7 @@ fn ask(
 ) -> (Duration, u32) {
     let prompt: String = words.chain(own).map(|word| format!("w{word} ")).collect();
     let options = Options { num_predict: Some(16), seed: Some(1), ..Options::default() };
-    let request = Request {
-        id: RequestId(1),
-        input: Input::Raw { prompt },
-        options,
-        format: Format::Free,
-        think: Think::Unset,
-        logprobs: None,
-        tool_choice: ToolChoice::default(),
-        render_only: false,
-    };
+    let request = Request { options, ..Request::raw(RequestId(1), prompt) };
     let (start, mut reader) = (Instant::now(), Reader::default());
     engine.submit(request, &mut reader);
     while engine.step(&mut reader) == Work::More {}
