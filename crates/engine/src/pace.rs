@@ -18,10 +18,12 @@ const SLOWER: f64 = 1.25;
 /// machine needs, and what plans were wrong by lately. Less would make prompts slower, for each step has a price of its own.
 const STEP_TIME: Duration = Duration::from_millis(300);
 
-/// How many times as long as planned a step took, at first and at most; and what of it is forgotten with each step.
+/// How many times as long as planned a step is thought to take: at first, at least, and at most, for more is no error of a plan
+/// but a slower machine, which the next plan knows. And what of it is forgotten with each step.
 const MISS_FIRST: f64 = 1.25;
-const MISS_MAX: f64 = 2.0;
-const MISS_FORGOTTEN: f64 = 0.05;
+const MISS_MIN: f64 = 1.1;
+const MISS_MAX: f64 = 1.3;
+const MISS_FORGOTTEN: f64 = 0.03;
 
 /// Even a slow machine gets on with a prompt.
 pub(crate) const ROWS_MIN: usize = 16;
@@ -36,6 +38,9 @@ const REACH_TOKENS: f64 = 1600.0;
 /// Measurements that make no sense teach no more than this.
 const REACH_TOKENS_MIN: f64 = 400.0;
 const REACH_TOKENS_MAX: f64 = 65_536.0;
+
+/// So many times as much or as little it may become with one measurement: errors of a tenth look like any depth.
+const REACH_CHANGE: f64 = 1.25;
 
 /// What a measurement still counts when the next one comes.
 const MEMORY: f64 = 0.9;
@@ -169,7 +174,7 @@ impl Pace {
     /// Of what takes `STEP_TIME`, how much is planned.
     fn part(&self) -> f64 {
         let planned = PAUSE_MAX.as_secs_f64() / (SLOWER * self.miss);
-        (planned / STEP_TIME.as_secs_f64()).min(1.0)
+        planned / STEP_TIME.as_secs_f64()
     }
 
     /// Compares what a step took with what a plan for it would have said.
@@ -179,7 +184,7 @@ impl Pace {
         // Of a small step most is what each step costs, and a larger one was not planned.
         if (0.5..1.5).contains(&part) {
             let miss = time.as_secs_f64() / (STEP_TIME.as_secs_f64() * part);
-            let faded = 1.0 + (self.miss - 1.0) * (1.0 - MISS_FORGOTTEN);
+            let faded = MISS_MIN + (self.miss - MISS_MIN) * (1.0 - MISS_FORGOTTEN);
             self.miss = faded.max(miss).min(MISS_MAX);
         }
     }
@@ -223,11 +228,13 @@ impl Pace {
         }
         let row_price = r * history_history - h * rows_history;
         let history_price = h * rows_rows - r * rows_history;
-        self.reach_tokens = match (row_price > 0.0, history_price > 0.0) {
+        let reach = match (row_price > 0.0, history_price > 0.0) {
             (false, _) => REACH_TOKENS_MIN,
             (_, false) => REACH_TOKENS_MAX,
             _ => (row_price / history_price).clamp(REACH_TOKENS_MIN, REACH_TOKENS_MAX),
         };
+        let known = self.reach_tokens;
+        self.reach_tokens = reach.clamp(known / REACH_CHANGE, known * REACH_CHANGE);
     }
 }
 
@@ -273,8 +280,8 @@ mod tests {
 
     #[test]
     fn it_settles_without_a_long_step() {
-        check(0.03, 0.005, 2048, 50..55);
-        check(0.03, 0.005, 8, 50..55);
+        check(0.03, 0.005, 2048, 46..54);
+        check(0.03, 0.005, 8, 46..54);
         check(0.01, 0.00002, 600, CHUNK_TOKENS..CHUNK_TOKENS + 1);
         check(0.3, 0.05, 100, ROWS_MIN..ROWS_MIN + 1);
     }
@@ -367,11 +374,14 @@ mod tests {
         let mut left = pace.beside(Load::default());
         let cost = load(0, 200).cost(REACH_TOKENS);
         let cost = cost * pace.part();
-        let rows = (200.0 * pace.part()) as usize;
-        assert_eq!(left.rows(0), rows);
+        assert_eq!(left.rows(0), (200.0 * pace.part()) as usize);
         assert_eq!(left.rows(1600), (cost / 2.03) as usize);
         left.take(1600, 50);
-        assert_eq!(left.rows(0), (cost - load(1600, 50).cost(REACH_TOKENS)) as usize - 3);
+        let rest = cost - load(1600, 50).cost(REACH_TOKENS);
+        // The rows behind the first attend to those before them.
+        let rows = left.rows(0);
+        let fits = |rows| load(0, rows).cost(REACH_TOKENS) <= rest + 1.0;
+        assert!(fits(rows) && !fits(rows + 2), "{rows} of {rest}");
         left.take(0, 200);
         assert!(left.is_used_up());
         // Somebody always gets on.
