@@ -102,7 +102,7 @@ fn check_later_chats(own_tokens: usize, passes: usize, part: f64) {
 #[test]
 fn later_chats_compute_only_what_is_their_own() {
     check_later_chats(16, 2, 0.1);
-    check_later_chats(40, 4, 0.22);
+    check_later_chats(40, 5, 0.22);
 }
 
 /// Requests that come together begin alike, and nobody has computed that before.
