@@ -404,16 +404,11 @@ impl Kernel for Attend {
                 _ => vec![segment(0, length, block.index)],
             };
             let attention = Attention {
-                queries: block.heads(&q),
-                kv_heads: k.shape[1],
                 value_dim,
                 scale: self.scale,
                 causal: self.causal,
-                window: None,
-                softcap: None,
                 sinks: sinks.as_ref().map(Values::floats),
-                mask: None,
-                segments: &segments,
+                ..Attention::causal(block.heads(&q), k.shape[1], &segments)
             };
             let one = length * heads * value_dim;
             let count = if length == 1 { block.rows } else { 1 };

@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use half::{bf16, f16};
 use kernels::{
@@ -27,6 +27,10 @@ pub const GROUP: usize = 32;
 
 /// Parts of a page begin at such a multiple: a line of every processor's cache.
 const ALIGNMENT: usize = 64;
+
+/// Pages from this size on ask the system for large pieces of memory: a history is read at as many places as it has pages,
+/// layers and heads, and the processor knows few small pieces at a time. Price: all of a page is there with its first token.
+const LARGE_PIECES_BYTES_MIN: usize = 4 << 20;
 
 /// How a number of a page is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +69,8 @@ pub struct Places {
     parts: Vec<Part>,
     blocks: Vec<Block>,
     tokens: usize,
+    /// No other places of the process have it.
+    number: u64,
 }
 
 /// The rows of one sequence, and where its pages stand.
@@ -112,6 +118,9 @@ static BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// The most of them since the start or `reset_peak`.
 static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// That the next `Places` get; 0 is nobody's.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// What all pages of this process take; `memory` adds it to what MLX counts.
 pub fn bytes() -> usize {
@@ -185,6 +194,9 @@ impl Block {
                 }
             },
         };
+        if let Some(map) = map.as_ref().filter(|_| bytes >= LARGE_PIECES_BYTES_MIN) {
+            ask_for_large_pieces(map);
+        }
         let start = map.as_mut().map_or(std::ptr::null_mut(), |map| map.as_mut_ptr());
         let before = BYTES.fetch_add(bytes, Ordering::Relaxed);
         PEAK_BYTES.fetch_max(before + bytes, Ordering::Relaxed);
@@ -205,6 +217,14 @@ impl Block {
     pub fn is(&self, other: &Block) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
+}
+
+/// A wish: a system without them says so, and nothing is lost.
+fn ask_for_large_pieces(map: &MmapMut) {
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    #[cfg(not(target_os = "linux"))]
+    let _ = map;
 }
 
 // SAFETY: what is written when is kept apart by receipts, which only the thread that has the pages hands out.
@@ -268,7 +288,7 @@ impl Places {
         }
         written.sort_unstable();
         assert!(written.windows(2).all(|pair| pair[0] != pair[1]), "two write to one page");
-        Places { parts, blocks, tokens }
+        Places { parts, blocks, tokens, number: NUMBER.fetch_add(1, Ordering::Relaxed) }
     }
 
     fn rows(&self) -> usize {
@@ -449,7 +469,7 @@ impl Kernel for AttendPages {
         // The receipt is the only other input that is no float.
         let sinks = inputs.get(1).filter(|input| input.dtype != Dtype::U8).map(Values::of);
         let layout = self.place.layout;
-        let Places { parts, blocks, tokens } = &*self.places;
+        let Places { parts, blocks, tokens, number } = &*self.places;
         let mut spans: Vec<Span<'_>> = Vec::with_capacity(blocks.len());
         for part in parts {
             let end = part.position + part.length;
@@ -479,16 +499,14 @@ impl Kernel for AttendPages {
             .collect();
         let heads_num = queries.shape[1];
         let attention = Attention {
-            queries: heads(&queries),
-            kv_heads: layout.heads,
             value_dim: layout.value_dim,
             scale: self.scale,
             causal: self.causal,
             window: self.window,
             softcap: self.softcap,
             sinks: sinks.as_ref().map(Values::floats),
-            mask: None,
-            segments: &segments,
+            alike: *number,
+            ..Attention::causal(heads(&queries), layout.heads, &segments)
         };
         let out = HeadsMut {
             data: floats_mut(&mut outputs[0]),
