@@ -10,7 +10,7 @@ use kernels::{
     Span, Stored, rope_angles, rope_width,
 };
 
-use super::values::{Values, View, in_order, is_float, part_mut, promoted};
+use super::values::{Axes, Values, View, in_order, is_float, part_mut, promoted};
 use super::{Input, Kernel, Output, Part, Start, call, kernels_compute};
 use crate::fast::{Angles, Mask, Rope};
 use crate::{Array, Dtype};
@@ -74,7 +74,7 @@ impl Kernel for Norm {
 
 /// An array as stretches of rows at one stride, in row-major order.
 struct Blocks {
-    firsts: Vec<usize>,
+    firsts: Axes,
     rows: usize,
     stride: usize,
 }
@@ -97,7 +97,7 @@ impl Blocks {
             }
             inner -= 1;
         }
-        let mut firsts = vec![x.first];
+        let mut firsts = Axes::from_slice(&[x.first]);
         for axis in 0..inner {
             let steps = |first: &usize| {
                 let first = *first;

@@ -471,12 +471,13 @@ impl Kernel for AttendPages {
         let layout = self.place.layout;
         let Places { parts, blocks, tokens, number } = &*self.places;
         let mut spans: Vec<Span<'_>> = Vec::with_capacity(blocks.len());
+        let ranges = self.place.ranges();
         for part in parts {
             let end = part.position + part.length;
             for (index, block) in blocks[part.blocks.clone()].iter().enumerate() {
                 let first = part.start + index * tokens;
                 // SAFETY: what is written meanwhile lies behind the tokens of this part, or waits for this to be done.
-                let [keys, values] = unsafe { self.place.stored(&block.0) };
+                let [keys, values] = unsafe { self.place.stored(&ranges, &block.0) };
                 let tokens = end.saturating_sub(first).min(*tokens);
                 spans.push(Span { keys, values, tokens });
             }
@@ -528,8 +529,8 @@ impl Place {
 
     /// # Safety
     /// Nobody writes what is read of it for `'a`.
-    unsafe fn stored<'a>(&self, block: &Memory) -> [Stored<'a>; 2] {
-        let [keys, key_scales, values, value_scales] = self.ranges();
+    unsafe fn stored<'a>(&self, ranges: &[Range<usize>; 4], block: &Memory) -> [Stored<'a>; 2] {
+        let [keys, key_scales, values, value_scales] = ranges.clone();
         let Layout { tokens, key_dim, value_dim, number, .. } = self.layout;
         let one = |codes: Range<usize>, scales: Range<usize>, dim: usize| {
             // SAFETY: the caller's promise.

@@ -239,6 +239,14 @@ fn plan(case: &Case, branches: &[Branch]) -> (Vec<usize>, Vec<Read>) {
     };
     let mut plan = Plan::default();
     plan.make(&attention, 1);
+    // It serves calls like its own, if they have a number.
+    assert!(!plan.serves(&attention, 1));
+    let numbered = Attention { alike: 7, ..attention };
+    plan.make(&numbered, 1);
+    assert!(plan.serves(&numbered, 1) && !plan.serves(&numbered, 2));
+    assert!(!plan.serves(&attention, 1) && !plan.serves(&Attention { alike: 8, ..attention }, 1));
+    assert!(!plan.serves(&Attention { window: Some(7), ..numbered }, 1));
+    assert!(!plan.serves(&Attention { segments: &segments[1..], ..numbered }, 1));
     let families = plan.tasks.iter().map(|task| task.rows.len()).collect();
     (families, plan.families.stretches.iter().map(|s| (s.rows.clone(), s.keys.clone())).collect())
 }
