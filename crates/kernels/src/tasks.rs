@@ -93,8 +93,13 @@ pub(crate) const FEW_MAX: usize = 12;
 /// for ahead only once a stream is known, and whose stream goes on where is a guess.
 const FEW_TASK_BYTES: usize = 512 << 10;
 
-/// Tasks of few rows for each thread where a call has less to read, all its runs together: none waits long for the last.
-const FEW_TASKS_PER_THREAD: usize = 4;
+/// Tasks of few rows for each thread where a call has less to read, all its runs together: none waits long for the last,
+/// also where another process slows one down.
+const FEW_TASKS_PER_THREAD: usize = 8;
+
+/// Smaller tasks are made only where threads would have fewer than `FEW_TASKS_PER_THREAD_MIN`.
+const FEW_TASK_BYTES_MIN: usize = 128 << 10;
+const FEW_TASKS_PER_THREAD_MIN: usize = 4;
 
 /// Rows of activations for which a tile of weights is laid out once; each costs its width in f32 of a thread's memory.
 const MANY_ROWS_MAX: usize = 512;
@@ -172,8 +177,10 @@ impl Sizes {
     fn new(cut: Cut, runs: &[Run], row_bytes: &dyn Fn(usize) -> usize) -> Sizes {
         let few = runs.iter().filter(|run| run.rows <= FEW_MAX);
         let bytes: usize = few.map(|run| run.columns * row_bytes(run.matrix)).sum();
-        let fair = bytes.div_ceil(cut.threads * FEW_TASKS_PER_THREAD);
-        Sizes { cut, few_bytes: fair.clamp(1, FEW_TASK_BYTES) }
+        let share = |tasks: usize| bytes.div_ceil(cut.threads * tasks);
+        let least = share(FEW_TASKS_PER_THREAD_MIN).min(FEW_TASK_BYTES_MIN);
+        let few_bytes = share(FEW_TASKS_PER_THREAD).max(least).clamp(1, FEW_TASK_BYTES);
+        Sizes { cut, few_bytes }
     }
 
     /// How many tasks a run makes, whose weights have `row_bytes` to a row.
@@ -257,12 +264,14 @@ mod tests {
     /// What a task reads depends on the call, not on how many matrices it is cut into already.
     #[test]
     fn tasks_of_few_rows_are_a_share_of_the_call() {
-        assert_eq!(sizes(&[2048], 2), [256; 8]);
+        assert_eq!(sizes(&[2048], 2), [128; 16]);
+        assert_eq!(sizes(&[6144], 2), [384; 16]);
+        assert_eq!(sizes(&[1024], 2), [128; 8]);
         assert_eq!(sizes(&[1 << 20], 2), [512; 2048]);
         // Experts: as many as there are, none cut; and all cut for more threads.
         assert_eq!(sizes(&[512; 16], 2), [512; 16]);
         assert_eq!(sizes(&[512; 16], 16), [128; 64]);
-        assert_eq!(sizes(&[1024, 512, 512], 2), [256; 8]);
+        assert_eq!(sizes(&[1024, 512, 512], 2), [128; 16]);
         assert_eq!(sizes(&[40], 2), [16, 16, 8]);
     }
 
