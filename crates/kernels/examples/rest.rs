@@ -218,18 +218,8 @@ impl Bench {
                     }
                 })
                 .collect();
-            let attention = Attention {
-                queries: Heads::new(Floats::Bf16(&queries), rows, HEADS, DIM),
-                kv_heads: KV_HEADS,
-                value_dim: DIM,
-                scale: 0.088,
-                causal: true,
-                window: None,
-                softcap: None,
-                sinks: None,
-                mask: None,
-                segments: &segments,
-            };
+            let queries = Heads::new(Floats::Bf16(&queries), rows, HEADS, DIM);
+            let attention = Attention::causal(queries, KV_HEADS, &segments);
             let out = HeadsMut::new(FloatsMut::Bf16(&mut out), rows, HEADS, DIM);
             attend(&self.cpu, &attention, out);
         });

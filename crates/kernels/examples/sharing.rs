@@ -115,18 +115,8 @@ impl Case {
         let segments: Vec<Segment<'_>> =
             spans.iter().map(Vec::as_slice).enumerate().map(segment).collect();
         let rows = self.queries * self.sequences;
-        let attention = Attention {
-            queries: Heads::new(Floats::Bf16(queries), rows, HEADS, DIM),
-            kv_heads: KV_HEADS,
-            value_dim: DIM,
-            scale: 0.088,
-            causal: true,
-            window: None,
-            softcap: None,
-            sinks: None,
-            mask: None,
-            segments: &segments,
-        };
+        let queries = Heads::new(Floats::Bf16(queries), rows, HEADS, DIM);
+        let attention = Attention::causal(queries, KV_HEADS, &segments);
         attend(cpu, &attention, HeadsMut::new(FloatsMut::Bf16(out), rows, HEADS, DIM));
     }
 

@@ -89,9 +89,17 @@ pub(crate) fn find_task(runs: &[Run], task: usize) -> (&Run, usize) {
 /// Rows of activations that the loops for few rows take; more are worth a transposed tile of weights.
 pub(crate) const FEW_MAX: usize = 12;
 
-/// Bytes of weights in a task of few rows: tens of microseconds of reading. Each beginning costs: memory is asked for ahead
-/// only once a stream is known.
+/// Bytes of weights in a task of few rows at most: tens of microseconds of reading. Each beginning costs: memory is asked
+/// for ahead only once a stream is known, and whose stream goes on where is a guess.
 const FEW_TASK_BYTES: usize = 512 << 10;
+
+/// Tasks of few rows for each thread where a call has less to read, all its runs together: none waits long for the last,
+/// also where another process slows one down.
+const FEW_TASKS_PER_THREAD: usize = 8;
+
+/// Smaller tasks are made only where threads would have fewer than `FEW_TASKS_PER_THREAD_MIN`.
+const FEW_TASK_BYTES_MIN: usize = 128 << 10;
+const FEW_TASKS_PER_THREAD_MIN: usize = 4;
 
 /// Rows of activations for which a tile of weights is laid out once; each costs its width in f32 of a thread's memory.
 const MANY_ROWS_MAX: usize = 512;
@@ -109,11 +117,19 @@ pub(crate) struct Cut {
     pub row_grain: usize,
 }
 
+/// How the runs of one call are cut.
+#[derive(Clone, Copy)]
+struct Sizes {
+    cut: Cut,
+    /// Bytes of weights in a task of few rows.
+    few_bytes: usize,
+}
+
 /// The tasks of a call: its runs, and how they are cut.
 pub(crate) struct Tasks<'a> {
     pub runs: &'a [Run],
     pub count: usize,
-    cut: Cut,
+    sizes: Sizes,
     /// Of a row of each matrix.
     row_bytes: &'a (dyn Fn(usize) -> usize + Sync),
 }
@@ -124,18 +140,19 @@ impl<'a> Tasks<'a> {
         runs: &'a mut [Run],
         row_bytes: &'a (dyn Fn(usize) -> usize + Sync),
     ) -> Tasks<'a> {
-        let count = count_tasks(runs, |run| cut.tasks(run, row_bytes(run.matrix)));
-        Tasks { runs, count, cut, row_bytes }
+        let sizes = Sizes::new(cut, runs, row_bytes);
+        let count = count_tasks(runs, |run| sizes.tasks(run, row_bytes(run.matrix)));
+        Tasks { runs, count, sizes, row_bytes }
     }
 
     pub fn get(&self, task: usize) -> (&'a Run, Part) {
         let (run, task) = find_task(self.runs, task);
-        (run, self.cut.part(run, (self.row_bytes)(run.matrix), task))
+        (run, self.sizes.part(run, (self.row_bytes)(run.matrix), task))
     }
 
     /// Matrix and weight row with which the thread that has this task will probably go on: threads take tasks in turn.
     pub fn next(&self, task: usize) -> (usize, usize) {
-        let (run, part) = self.get((task + self.cut.threads).min(self.count - 1));
+        let (run, part) = self.get((task + self.sizes.cut.threads).min(self.count - 1));
         (run.matrix, run.weight_row + part.of(run).0.start)
     }
 }
@@ -156,7 +173,16 @@ impl Part {
     }
 }
 
-impl Cut {
+impl Sizes {
+    fn new(cut: Cut, runs: &[Run], row_bytes: &dyn Fn(usize) -> usize) -> Sizes {
+        let few = runs.iter().filter(|run| run.rows <= FEW_MAX);
+        let bytes: usize = few.map(|run| run.columns * row_bytes(run.matrix)).sum();
+        let share = |tasks: usize| bytes.div_ceil(cut.threads * tasks);
+        let least = share(FEW_TASKS_PER_THREAD_MIN).min(FEW_TASK_BYTES_MIN);
+        let few_bytes = share(FEW_TASKS_PER_THREAD).max(least).clamp(1, FEW_TASK_BYTES);
+        Sizes { cut, few_bytes }
+    }
+
     /// How many tasks a run makes, whose weights have `row_bytes` to a row.
     fn tasks(&self, run: &Run, row_bytes: usize) -> usize {
         if run.rows == 0 || run.columns == 0 {
@@ -165,7 +191,7 @@ impl Cut {
         if run.rows <= FEW_MAX {
             return run.columns.div_ceil(self.few_columns(run, row_bytes));
         }
-        run.columns.div_ceil(self.tile_rows) * self.blocks(run)
+        run.columns.div_ceil(self.cut.tile_rows) * self.blocks(run)
     }
 
     /// Task `task` of a run.
@@ -178,22 +204,22 @@ impl Cut {
             return Part::Few { columns };
         }
         let blocks = self.blocks(run);
-        let columns = range(task / blocks, self.tile_rows, run.columns);
-        let block = run.rows.div_ceil(blocks).next_multiple_of(self.row_grain);
+        let columns = range(task / blocks, self.cut.tile_rows, run.columns);
+        let block = run.rows.div_ceil(blocks).next_multiple_of(self.cut.row_grain);
         Part::Many { columns, rows: range(task % blocks, block, run.rows) }
     }
 
     fn few_columns(&self, run: &Run, row_bytes: usize) -> usize {
-        let fair = run.columns.div_ceil(self.threads * 4).max(4);
         // A vector of weight rows takes as long as one of them; for several rows two do, which make a tile.
-        let grain = if run.rows == 1 { self.tile_rows / 2 } else { self.tile_rows };
-        (FEW_TASK_BYTES / row_bytes.max(1)).clamp(1, fair).next_multiple_of(grain)
+        let grain = if run.rows == 1 { self.cut.tile_rows / 2 } else { self.cut.tile_rows };
+        let parts = (run.columns * row_bytes).div_ceil(self.few_bytes).max(1);
+        run.columns.div_ceil(parts).next_multiple_of(grain)
     }
 
     /// Blocks of activation rows, so that each thread finds some tasks.
     fn blocks(&self, run: &Run) -> usize {
-        let tiles = run.columns.div_ceil(self.tile_rows);
-        let wanted = (self.threads * 4).div_ceil(tiles).min(run.rows / MANY_ROWS_MIN).max(1);
+        let tiles = run.columns.div_ceil(self.cut.tile_rows);
+        let wanted = (self.cut.threads * 4).div_ceil(tiles).min(run.rows / MANY_ROWS_MIN).max(1);
         run.rows.div_ceil(MANY_ROWS_MAX).max(wanted)
     }
 }
@@ -208,15 +234,45 @@ mod tests {
     fn check(rows: usize, columns: usize, row_bytes: usize, cut: Cut) {
         let out = RowsMut::new(FloatsMut::F32(&mut []), 0, 0).shared();
         let run = Run::new(0, 0, columns, 0..rows, out);
+        let sizes = Sizes::new(cut, &[run], &|_| row_bytes);
         let mut seen = vec![0u8; rows * columns];
-        for task in 0..cut.tasks(&run, row_bytes) {
-            let (columns_range, rows_range) = cut.part(&run, row_bytes, task).of(&run);
+        for task in 0..sizes.tasks(&run, row_bytes) {
+            let (columns_range, rows_range) = sizes.part(&run, row_bytes, task).of(&run);
             assert!(rows_range.len() <= MANY_ROWS_MAX);
             for row in rows_range {
                 columns_range.clone().for_each(|column| seen[row * columns + column] += 1);
             }
         }
         assert!(seen.iter().all(|&count| count == 1), "{rows} by {columns}");
+    }
+
+    /// The weight rows in each task of a call of one row of activations, whose matrices have so many of 1 KiB.
+    fn sizes(matrices: &[usize], threads: usize) -> Vec<usize> {
+        let out = RowsMut::new(FloatsMut::F32(&mut []), 0, 0).shared();
+        let run = |(i, &columns): (usize, &usize)| Run::new(i, 0, columns, 0..1, out);
+        let mut runs: Vec<Run> = matrices.iter().enumerate().map(run).collect();
+        let cut = Cut { threads, tile_rows: 32, row_grain: 1 };
+        let tasks = Tasks::new(cut, &mut runs, &|_| 1024);
+        (0..tasks.count)
+            .map(|task| {
+                let (run, part) = tasks.get(task);
+                part.of(run).0.len()
+            })
+            .collect()
+    }
+
+    /// What a task reads depends on the call, not on how many matrices it is cut into already.
+    #[test]
+    fn tasks_of_few_rows_are_a_share_of_the_call() {
+        assert_eq!(sizes(&[2048], 2), [128; 16]);
+        assert_eq!(sizes(&[6144], 2), [384; 16]);
+        assert_eq!(sizes(&[1024], 2), [128; 8]);
+        assert_eq!(sizes(&[1 << 20], 2), [512; 2048]);
+        // Experts: as many as there are, none cut; and all cut for more threads.
+        assert_eq!(sizes(&[512; 16], 2), [512; 16]);
+        assert_eq!(sizes(&[512; 16], 16), [128; 64]);
+        assert_eq!(sizes(&[1024, 512, 512], 2), [128; 16]);
+        assert_eq!(sizes(&[40], 2), [16, 16, 8]);
     }
 
     #[test]

@@ -446,6 +446,39 @@ fn fused() {
     check(attend(Mask::None, Some(&v(&[0.0]))), &[1, 1, 2, 1], &[2.0, 2.0]);
 }
 
+/// What turned before decides nothing: some angles are kept, and there are more here than that, which differ in one thing
+/// each. Every one is asked for in each place of the order.
+#[test]
+fn many_ropes_in_turn() {
+    let x: [f32; 4] = [1.0, 2.0, 3.0, 4.0];
+    let input = m(&[1, 1, 1, 4], &x);
+    // Base, or wavelength of the second pair; scale; position.
+    let plain = (100f64, 1f64, 3);
+    let all = [plain, (10_000.0, 1.0, 3), (100.0, 0.5, 3), (100.0, 1.0, 4), (16.0, 2.0, 9)];
+    let one = |(base, scale, position): (f64, f64, i32), traditional: bool, given: bool| {
+        let freqs = v(&[1.0, base.sqrt() as f32]);
+        let angles = if given { Angles::Freqs(&freqs) } else { Angles::Base(base as f32) };
+        let found =
+            Rope { dims: 4, traditional, angles, scale: scale as f32 }.apply(&input, position);
+        let mut expected = [0f32; 4];
+        for pair in 0..2 {
+            let (a, b) = if traditional { (2 * pair, 2 * pair + 1) } else { (pair, pair + 2) };
+            let angle = f64::from(position) * scale / base.sqrt().powi(pair as i32);
+            let (sin, cos) = angle.sin_cos();
+            let (p, q) = (f64::from(x[a]), f64::from(x[b]));
+            expected[a] = (p * cos - q * sin) as f32;
+            expected[b] = (p * sin + q * cos) as f32;
+        }
+        check(found, &[1, 1, 1, 4], &expected);
+    };
+    for first in 0..all.len() {
+        for which in 0..4 * all.len() {
+            let (traditional, given) = (which % 2 == 1, which / 2 % 2 == 1);
+            one(all[(first + which / 4) % all.len()], traditional, given);
+        }
+    }
+}
+
 #[test]
 fn chance() {
     let key = random::key(42);

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::history::{Cell, Soon, with_cell};
-use super::{Block, FEW_ROWS_MAX, KEYS, Piece, Segment};
+use super::{Block, FEW_ROWS_MAX, KEYS, Piece, Segment, Span};
 use crate::vector::{LANES_MAX, Vector};
 
 /// Rows of a register tile.
@@ -20,6 +20,8 @@ pub(super) struct Keys<'a> {
     pub segment: &'a Segment<'a>,
     pub kv_head: usize,
     pub dim: usize,
+    /// Of values.
+    pub width: usize,
 }
 
 #[allow(clippy::missing_safety_doc)]
@@ -34,10 +36,11 @@ impl Keys<'_> {
         turned: *mut f32,
         scores: *mut f32,
     ) {
-        let Keys { segment, kv_head, dim } = *self;
-        let mut soon =
-            segment.soon(block, |span, token, tokens| span.keys.soon(kv_head, token, tokens, dim));
-        // Rows enough to hide it are worked on while the next block comes, few while this one is turned.
+        let Keys { segment, kv_head, dim, width } = *self;
+        // The block's values, which are read next.
+        let of = |span: &Span<'_>, token, tokens| span.values.soon(kv_head, token, tokens, width);
+        let mut soon = segment.soon(block.keys.start, of);
+        // Rows enough to hide their way are worked on while they come, few while keys are turned.
         let mut none = Soon::NOTHING;
         let while_turning = if rows <= FEW_ROWS_MAX { &mut soon } else { &mut none };
         let mut column = block.lead();

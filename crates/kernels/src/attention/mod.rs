@@ -59,6 +59,9 @@ pub struct Attention<'a> {
     pub sinks: Option<Floats<'a>>,
     pub mask: Option<Mask<'a>>,
     pub segments: &'a [Segment<'a>],
+    /// Calls of the same number, unless that is 0, have histories that are shared alike, as the layers of a step have: who
+    /// reads what together is found out once for all of them.
+    pub alike: u64,
 }
 
 /// Rows of one sequence and what they attend to.
@@ -98,8 +101,7 @@ pub enum MaskCells<'a> {
 /// Keys in a block: their scores and their bytes stay in the nearest cache. Blocks begin at multiples of it.
 const KEYS: usize = 64;
 
-/// Rows that are too few to hide the next block's way from memory behind what is computed for this one, or to bring
-/// values to f32 for.
+/// Rows that are too few to hide what is read next on its way from memory behind products, or to bring values to f32 for.
 const FEW_ROWS_MAX: usize = 8;
 
 /// Keys in a part of a history, of which each has a maximum and sums of its own until they are joined.
@@ -109,14 +111,24 @@ const PART_KEYS: usize = 256;
 pub fn attend(cpu: &Cpu<'_>, attention: &Attention<'_>, mut out: HeadsMut<'_>) {
     attention.check(&out);
     let out = out.shared();
-    let mut plan = PLAN.take();
-    plan.make(attention, cpu.pool.threads());
-    Call { attention, out, cpu }.perform(&plan);
-    PLAN.set(plan);
+    let mut plans = PLANS.take();
+    let threads = cpu.pool.threads();
+    match plans.iter().position(|plan| plan.serves(attention, threads)) {
+        Some(place) => plans[..=place].rotate_right(1),
+        None => {
+            plans.rotate_right(1);
+            plans[0].make(attention, threads);
+        }
+    }
+    Call { attention, out, cpu }.perform(&plans[0]);
+    PLANS.set(plans);
 }
 
+/// Plans that a thread keeps: layers with and without a window take turns in a step. Each costs what its lists hold.
+const PLANS_NUM: usize = 2;
+
 thread_local! {
-    static PLAN: Cell<Plan> = Cell::default();
+    static PLANS: Cell<[Plan; PLANS_NUM]> = Cell::default();
     static STORED: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     static WORK: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
@@ -169,6 +181,30 @@ impl Call<'_> {
             (0..count).for_each(task);
         } else {
             self.cpu.pool.run(count, task);
+        }
+    }
+}
+
+impl<'a> Attention<'a> {
+    /// As most models attend: scores are divided by the root of the width, nothing else is done to them, and values are as
+    /// wide as keys.
+    pub fn causal(
+        queries: Heads<'a>,
+        kv_heads: usize,
+        segments: &'a [Segment<'a>],
+    ) -> Attention<'a> {
+        Attention {
+            queries,
+            kv_heads,
+            value_dim: queries.dim,
+            scale: 1.0 / (queries.dim as f32).sqrt(),
+            causal: true,
+            window: None,
+            softcap: None,
+            sinks: None,
+            mask: None,
+            segments,
+            alike: 0,
         }
     }
 }
@@ -299,10 +335,10 @@ impl Segment<'_> {
         self.history_start + tokens
     }
 
-    /// What is to be read of the block after this one, where `of` says it of some tokens of a span.
+    /// What is to be read of the block that begins with a position, where `of` says it of some tokens of a span.
     #[inline(always)]
-    fn soon(&self, block: &Block, of: impl FnOnce(&Span<'_>, usize, usize) -> Soon) -> Soon {
-        let key = block.keys.end - self.history_start;
+    fn soon(&self, position: usize, of: impl FnOnce(&Span<'_>, usize, usize) -> Soon) -> Soon {
+        let key = position - self.history_start;
         let (span, token) = match self.page {
             0 => (self.spans.first(), key),
             page => (self.spans.get(key / page), key % page),

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::families::{Families, Family, Stretch, parts};
-use super::{Attention, task};
+use super::{Attention, Segment, task};
 
 /// Products of two numbers in a task below which threads are not worth it.
 const ALONE_PRODUCTS_MAX: usize = 100_000;
@@ -45,10 +45,46 @@ pub(super) struct Plan {
     /// Of all stored results.
     pub stored_floats: usize,
     pub alone: bool,
+    basis: Basis,
+}
+
+/// What a plan was made for. Who shares what is not in it: of that the caller's number tells.
+#[derive(Default)]
+struct Basis {
+    alike: u64,
+    shape: [usize; 7],
+    segments: Vec<[usize; 6]>,
+}
+
+impl Basis {
+    fn shape(attention: &Attention<'_>, threads: usize) -> [usize; 7] {
+        let &Attention { queries, kv_heads, value_dim, causal, window, .. } = attention;
+        let window = window.map_or(0, |window| window.saturating_add(1));
+        [queries.heads, kv_heads, queries.dim, value_dim, usize::from(causal), window, threads]
+    }
+
+    fn segment(segment: &Segment<'_>) -> [usize; 6] {
+        let &Segment { row, length, position, history_start, page, .. } = segment;
+        [row, length, position, history_start, page, segment.end()]
+    }
 }
 
 impl Plan {
+    /// Whether it is the plan that `make` would make.
+    pub fn serves(&self, attention: &Attention<'_>, threads: usize) -> bool {
+        let Basis { alike, shape, segments } = &self.basis;
+        *alike != 0
+            && *alike == attention.alike
+            && *shape == Basis::shape(attention, threads)
+            && segments.len() == attention.segments.len()
+            && segments.iter().zip(attention.segments).all(|(a, b)| *a == Basis::segment(b))
+    }
+
     pub fn make(&mut self, attention: &Attention<'_>, threads: usize) {
+        self.basis.alike = attention.alike;
+        self.basis.shape = Basis::shape(attention, threads);
+        self.basis.segments.clear();
+        self.basis.segments.extend(attention.segments.iter().map(Basis::segment));
         let (wanted, kv_heads) = (threads * TASKS_PER_THREAD, attention.kv_heads);
         self.tasks.clear();
         self.merges.clear();

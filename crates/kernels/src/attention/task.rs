@@ -250,7 +250,8 @@ impl Work<'_> {
             let queries =
                 (self.queries.add(rows.start * self.query_stride).cast_const(), self.query_stride);
             let scores = self.scores.add(rows.start * KEYS);
-            let of = keys::Keys { segment, kv_head: self.kv_head, dim: attention.queries.dim };
+            let (kv_head, dim, width) = (self.kv_head, attention.queries.dim, attention.value_dim);
+            let of = keys::Keys { segment, kv_head, dim, width };
             of.score::<V>(block, rows.len(), queries, self.keys, scores);
             for number in rows.clone() {
                 let row = &self.rows[number];
@@ -267,7 +268,7 @@ impl Work<'_> {
                 let (scores, past) = (self.scores.add(number * KEYS), *self.past.add(number));
                 (*sums.running.add(number)).take::<V>(scores, block.end(), past);
             }
-            let of = values::Values { segment, kv_head: self.kv_head, width: attention.value_dim };
+            let of = values::Values { segment, kv_head, width, dim };
             let past = self.past.add(rows.start).cast_const();
             let to = (sums.values.add(rows.start * self.sum_stride), self.sum_stride);
             of.weigh::<V>(block, rows.len(), scores, past, self.values, to);

@@ -197,16 +197,17 @@ fn check(case: &Case) {
         _ => Some(Mask { cells: MaskCells::Keep(&kept), row_stride: most, head_stride: 0 }),
     };
     let attention = Attention {
-        queries: Heads::new(Floats::Bf16(&queries), rows, heads, dim),
-        kv_heads,
         value_dim,
-        scale: 1.0 / (dim as f32).sqrt(),
         causal: case.causal,
         window: case.window,
         softcap: case.softcap,
         sinks: case.sinks.then_some(Floats::F32(&sinks)),
         mask,
-        segments: &segments,
+        ..Attention::causal(
+            Heads::new(Floats::Bf16(&queries), rows, heads, dim),
+            kv_heads,
+            &segments,
+        )
     };
     let want = exact(&attention, &sequences, case, &queries);
     for threads in [1, 3] {
@@ -340,16 +341,11 @@ fn check_invariance(case: &Case, rng: &mut StdRng) {
         let rows = chunks[chunks.len() - 1].end - first;
         let own = &queries[first * heads * dim..][..rows * heads * dim];
         let attention = Attention {
-            queries: Heads::new(Floats::F32(own), rows, heads, dim),
-            kv_heads,
             value_dim,
-            scale: 1.0 / (dim as f32).sqrt(),
-            causal: true,
             window,
             softcap: case.softcap,
             sinks: case.sinks.then_some(Floats::F32(&sinks)),
-            mask: None,
-            segments: &segments,
+            ..Attention::causal(Heads::new(Floats::F32(own), rows, heads, dim), kv_heads, &segments)
         };
         let mut out = vec![0f32; rows * heads * value_dim];
         let cpu = Cpu { isa, pool: &Pool::new(threads) };
@@ -422,18 +418,8 @@ fn histories_are_cut_where_that_helps() {
                 Segment { row: 0, length, position, history_start: 0, spans, page: 0 }
             })
             .collect();
-        let attention = Attention {
-            queries: Heads::new(Floats::F32(&numbers), 1, 8, 8),
-            kv_heads,
-            value_dim: 8,
-            scale: 1.0,
-            causal: true,
-            window: None,
-            softcap: None,
-            sinks: None,
-            mask: None,
-            segments: &segments,
-        };
+        let queries = Heads::new(Floats::F32(&numbers), 1, 8, 8);
+        let attention = Attention::causal(queries, kv_heads, &segments);
         let mut plan = Plan::default();
         plan.make(&attention, threads);
         let keys = |task: &Task| {

@@ -7,7 +7,7 @@
 use super::history::{Cell, Soon, with_cell};
 use super::keys::product;
 use super::task::padded;
-use super::{Block, FEW_ROWS_MAX, KEYS, Piece, Segment};
+use super::{Block, FEW_ROWS_MAX, KEYS, Piece, Segment, Span};
 use crate::vector::Vector;
 
 /// Rows that share one reading where they are few.
@@ -18,6 +18,8 @@ pub(super) struct Values<'a> {
     pub segment: &'a Segment<'a>,
     pub kv_head: usize,
     pub width: usize,
+    /// Of keys.
+    pub dim: usize,
 }
 
 #[allow(clippy::missing_safety_doc)]
@@ -34,9 +36,10 @@ impl Values<'_> {
         brought: *mut f32,
         sums: (*mut f32, usize),
     ) {
-        let Values { segment, kv_head, width } = *self;
-        let mut soon = segment
-            .soon(block, |span, token, tokens| span.values.soon(kv_head, token, tokens, width));
+        let Values { segment, kv_head, width, dim } = *self;
+        // The next block's keys.
+        let of = |span: &Span<'_>, token, tokens| span.keys.soon(kv_head, token, tokens, dim);
+        let mut soon = segment.soon(block.keys.end, of);
         // SAFETY: as in `vector`.
         unsafe {
             let weights = weights.add(block.lead()).cast_const();
@@ -66,7 +69,7 @@ impl Values<'_> {
         (sums, sum_stride): (*mut f32, usize),
         soon: &mut Soon,
     ) {
-        let Values { segment, kv_head, width } = *self;
+        let Values { segment, kv_head, width, .. } = *self;
         let mut key = 0;
         for Piece { span, token, count } in segment.pieces(&block.keys) {
             // SAFETY: as in `vector`.
@@ -95,7 +98,7 @@ impl Values<'_> {
     /// Values as `[key][width]`, padded with zeros: what pads the width is multiplied too, and must be finite.
     #[inline(always)]
     unsafe fn bring<V: Vector>(&self, block: &Block, to: *mut f32) {
-        let Values { segment, kv_head, width } = *self;
+        let Values { segment, kv_head, width, .. } = *self;
         let mut key = 0;
         for Piece { span, token, count } in segment.pieces(&block.keys) {
             // SAFETY: as in `vector`.

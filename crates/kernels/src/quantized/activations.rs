@@ -9,6 +9,9 @@
 //! `4P·l .. 4P·(l + 1)`, of which plane `p` takes every P-th from `p`. A block is `LANES` lanes: plane 0 of all of
 //! them, then plane 1, and so on. `scales` has one number for each lane.
 
+// Loops over arrays of a constant length say by numbers what the compiler is to make vectors of.
+#![allow(clippy::needless_range_loop)]
+
 use crate::element::{Element, Floats};
 use crate::isa::Isa;
 use crate::scratch::lines;
@@ -90,7 +93,7 @@ impl Activations {
 /// Quantises one row of `layout.columns` values into `to`, `layout.row_bytes()` long.
 ///
 /// # Safety
-/// `to` is good for that many bytes, aligned to 4, and the processor has `isa`.
+/// `to` is good for that many bytes, all written before, and aligned to 4; the processor has `isa`.
 pub(crate) unsafe fn quantize_row(isa: Isa, row: Floats<'_>, layout: &Layout, to: *mut u8) {
     debug_assert_eq!(row.len(), layout.columns);
     // SAFETY: the caller's promise.
@@ -137,9 +140,9 @@ unsafe fn quantize(row: Floats<'_>, layout: &Layout, to: *mut u8) {
 
 #[inline(always)]
 unsafe fn quantize_as<T: Element>(row: &[T], layout: &Layout, to: *mut u8) {
-    // SAFETY: the caller's promise; all parts are initialised here before they are slices.
+    // SAFETY: the caller's promise; the parts are apart from each other.
     unsafe {
-        to.write_bytes(0, layout.row_bytes());
+        clear_rest(layout, to);
         let codes = std::slice::from_raw_parts_mut(to, layout.code_bytes);
         let scales = to.add(layout.code_bytes).cast::<f32>();
         let scales = std::slice::from_raw_parts_mut(scales, layout.scale_bytes / 4);
@@ -153,6 +156,20 @@ unsafe fn quantize_as<T: Element>(row: &[T], layout: &Layout, to: *mut u8) {
     }
 }
 
+/// Zeros where no span writes, and where sums begin.
+#[inline(always)]
+unsafe fn clear_rest(layout: &Layout, to: *mut u8) {
+    // A block of codes that is not full has them in all its planes.
+    let block = 4 * layout.lanes * layout.planes;
+    let codes = layout.columns / block * block;
+    let scales = layout.code_bytes + layout.columns / (4 * layout.planes) * 4;
+    // SAFETY: the caller's promise.
+    unsafe {
+        to.add(codes).write_bytes(0, layout.code_bytes - codes);
+        to.add(scales).write_bytes(0, layout.row_bytes() - scales);
+    }
+}
+
 #[inline(always)]
 fn quantize_spans<T: Element, const P: usize>(
     row: &[T],
@@ -162,42 +179,125 @@ fn quantize_spans<T: Element, const P: usize>(
     sums: &mut [f32],
 ) {
     // Lanes, and bytes in one plane, that a span fills.
-    let (lanes, part) = (SPAN / 4 / P, SPAN / P);
-    for (span, from) in row.chunks(SPAN).enumerate() {
-        let mut values = [0f32; SPAN];
-        for (to, from) in values.iter_mut().zip(from) {
-            *to = from.to_f32();
-        }
-        let (bytes, scale) = quantize_span(&values);
+    let (lanes, part) = const { (SPAN / 4 / P, SPAN / P) };
+    let shift = layout.group.trailing_zeros();
+    let mut write = |span: usize, values: &[f32; SPAN]| {
+        let (all, scale) = quantize_span(values);
         let lane = span * lanes;
         let start = lane / layout.lanes * layout.lanes * 4 * P + lane % layout.lanes * 4;
         for plane in 0..P {
             let to = &mut codes[start + plane * layout.lanes * 4..][..part];
-            for (i, to) in to.iter_mut().enumerate() {
-                *to = bytes[i * P + plane] as u8;
+            for i in 0..part {
+                to[i] = all[i * P + plane] as u8;
             }
         }
-        scales[lane..lane + lanes].fill(scale);
-        for (half, bytes) in bytes.chunks_exact(SPAN / 2).enumerate() {
-            let sum: i32 = bytes.iter().map(|&byte| i32::from(byte)).sum();
-            sums[(span * SPAN + half * SPAN / 2) / layout.group] += sum as f32 * scale;
+        scales[lane..][..lanes].fill(scale);
+        for half in 0..2 {
+            let sum: i32 = all[half * SPAN / 2..][..SPAN / 2].iter().sum();
+            sums[(span * SPAN + half * SPAN / 2) >> shift] += sum as f32 * scale;
         }
+    };
+    // Whole spans by themselves: where lengths are constants, everything becomes vectors.
+    let (whole, rest) = row.as_chunks::<SPAN>();
+    for (span, from) in whole.iter().enumerate() {
+        let mut values = [0f32; SPAN];
+        for i in 0..SPAN {
+            values[i] = from[i].to_f32();
+        }
+        write(span, &values);
+    }
+    if !rest.is_empty() {
+        let mut values = [0f32; SPAN];
+        for (to, from) in values.iter_mut().zip(rest) {
+            *to = from.to_f32();
+        }
+        write(whole.len(), &values);
     }
 }
 
-/// The rule itself: bytes and their scale.
+/// The rule itself: codes and their scale.
 #[inline(always)]
-pub(crate) fn quantize_span(values: &[f32; SPAN]) -> ([i8; SPAN], f32) {
+pub(crate) fn quantize_span(values: &[f32; SPAN]) -> ([i32; SPAN], f32) {
     // Compared as integers, infinity and then NaN are the largest: they end in the scale and so in the result.
-    let max = values.iter().fold(0, |max, value| max.max(value.to_bits() & 0x7fff_ffff));
-    let max = f32::from_bits(max);
+    let mut most = [0u32; SPAN / 2];
+    for i in 0..SPAN / 2 {
+        let [a, b] = [values[i], values[i + SPAN / 2]].map(|value| value.to_bits() & 0x7fff_ffff);
+        most[i] = a.max(b);
+    }
+    let max = f32::from_bits(most.into_iter().fold(0, u32::max));
     let scale = max / 127.0;
     let inverse = if max > TINY { 127.0 / max } else { 0.0 };
-    let mut bytes = [0i8; SPAN];
-    for (to, value) in bytes.iter_mut().zip(values) {
+    let mut codes = [0i32; SPAN];
+    for i in 0..SPAN {
         // Adding this constant rounds to the nearest integer, ties to even, in the low bits.
-        let shifted = value * inverse + 12_582_912.0;
-        *to = (shifted.to_bits() as i32).wrapping_sub(0x4b40_0000) as i8;
+        let shifted = values[i] * inverse + 12_582_912.0;
+        codes[i] = i32::from((shifted.to_bits() as i32).wrapping_sub(0x4b40_0000) as i8);
     }
-    (bytes, scale)
+    (codes, scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every part of a row by its definition in the module's head, over memory that held something else.
+    fn check(columns: usize, planes: usize, lanes: usize, group: usize) {
+        let layout = Layout::new(columns, planes, lanes, group);
+        let value = |i: usize| ((i * 7919 + i / 32 * 31) % 1013) as f32 / 500.0 - 1.0;
+        let row: Vec<f32> = (0..columns).map(value).collect();
+        let mut memory = vec![f32::from_bits(0x4141_4141); layout.row_bytes() / 4];
+        let to = memory.as_mut_ptr().cast::<u8>();
+        // SAFETY: as long as the layout says.
+        unsafe { quantize(Floats::F32(&row), &layout, to) };
+        let activations = Activations { base: to, layout };
+        let Row { codes, scales, sums } = activations.row(0);
+        // SAFETY: all of the row is there.
+        let code = |at: usize| i32::from(unsafe { *codes.add(at) } as i8);
+        // SAFETY: as above.
+        let number = |part: *const f32, at: usize| unsafe { *part.add(at) };
+        let mut wanted = vec![0f64; columns.div_ceil(group)];
+        let mut seen = 0;
+        for (i, &x) in row.iter().enumerate() {
+            let span = &row[i / SPAN * SPAN..(i / SPAN * SPAN + SPAN).min(columns)];
+            let max = span.iter().fold(0f32, |max, x| max.max(x.abs()));
+            let (lane, place) = (i / (4 * planes), i % (4 * planes));
+            let block = lane / lanes * lanes * planes;
+            let at = (block + place % planes * lanes + lane % lanes) * 4 + place / planes;
+            let scale = number(scales, lane);
+            assert_eq!(scale, max / 127.0);
+            let off = (f64::from(x) - f64::from(scale) * f64::from(code(at))).abs();
+            assert!(off <= 0.5001 * f64::from(scale), "{i} of {columns}: {off} of {scale}");
+            wanted[i / group] += f64::from(scale) * f64::from(code(at));
+            seen += i32::from(code(at) != 0);
+        }
+        for (group, want) in wanted.iter().enumerate() {
+            assert!((f64::from(number(sums, group)) - want).abs() < 1e-5);
+        }
+        let all = (0..layout.code_bytes).filter(|&at| code(at) != 0).count();
+        assert_eq!(all as i32, seen, "what pads {columns} columns is zero");
+    }
+
+    #[test]
+    fn rows_are_laid_out_by_the_definition() {
+        for (planes, lanes) in [(1, 16), (2, 16), (4, 8), (1, 4), (2, 8)] {
+            for columns in [32, 64, 96, 1024, 1120] {
+                for group in [32, 64, 128].into_iter().filter(|group| columns % group == 0) {
+                    check(columns, planes, lanes, group);
+                }
+            }
+            check(16, planes, lanes, 16);
+            check(1136, planes, lanes, 16);
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_seen() {
+        let mut values = [1f32; SPAN];
+        assert_eq!(quantize_span(&[0.0; SPAN]), ([0; SPAN], 0.0));
+        assert_eq!(quantize_span(&values), ([127; SPAN], 1.0 / 127.0));
+        values[20] = f32::NEG_INFINITY;
+        assert_eq!(quantize_span(&values).1, f32::INFINITY);
+        values[3] = f32::NAN;
+        assert!(quantize_span(&values).1.is_nan());
+    }
 }

@@ -241,7 +241,7 @@ unsafe fn span_dots<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
         }
         let mut unit = 0;
         while unit < args.units.count {
-            let mut sums = [[D::start(); WIDTH]; R];
+            let mut sums = [[V::zero_ints(); WIDTH]; R];
             let end = unit + args.units.steps;
             while unit < end {
                 let codes = tile.add(unit * WIDTH * V::BYTES);
@@ -280,7 +280,7 @@ unsafe fn span_dots_by_two<V: Simd, D: Dot<V>, C: Codec, const R: usize>(
     // SAFETY: as in `crate::simd`.
     unsafe {
         let load = |unit: usize, v: usize| V::load_bytes(tile.add((unit * WIDTH + v) * V::BYTES));
-        let mut sums = [[D::start(); WIDTH]; R];
+        let mut sums = [[V::zero_ints(); WIDTH]; R];
         for first in (0..args.units.count).step_by(2 * C::PLANES) {
             for unit in first..first + C::PLANES {
                 let codes: [[V::B; 2]; WIDTH] =

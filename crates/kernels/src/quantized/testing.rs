@@ -77,8 +77,8 @@ pub(crate) fn rounded(row: &[f32]) -> Vec<f32> {
     for span in row.chunks(SPAN) {
         let mut values = [0.0; SPAN];
         values[..span.len()].copy_from_slice(span);
-        let (bytes, scale) = quantize_span(&values);
-        out.extend(bytes.iter().take(span.len()).map(|&byte| f32::from(byte) * scale));
+        let (codes, scale) = quantize_span(&values);
+        out.extend(codes.iter().take(span.len()).map(|&code| code as f32 * scale));
     }
     out
 }

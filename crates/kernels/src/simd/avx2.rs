@@ -249,40 +249,18 @@ impl Simd for Avx2 {
 
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Dot<Avx2> for Direct {
-    type S = __m256i;
     const STEPS: usize = 8;
     const FUSED: bool = true;
     #[inline(always)]
-    unsafe fn prepare(codes: __m256i) -> __m256i {
-        codes
-    }
-    #[inline(always)]
-    unsafe fn start() -> __m256i {
-        unsafe { _mm256_setzero_si256() }
-    }
-    #[inline(always)]
     unsafe fn dot(sum: __m256i, codes: __m256i, x: __m256i) -> __m256i {
         unsafe { _mm256_dpbusd_avx_epi32(sum, codes, x) }
-    }
-    #[inline(always)]
-    unsafe fn widen(sum: __m256i) -> __m256i {
-        sum
     }
 }
 
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl<const N: usize> Dot<Avx2> for Pairs<N> {
-    type S = __m256i;
     const STEPS: usize = N;
     const FUSED: bool = false;
-    #[inline(always)]
-    unsafe fn prepare(codes: __m256i) -> __m256i {
-        codes
-    }
-    #[inline(always)]
-    unsafe fn start() -> __m256i {
-        unsafe { _mm256_setzero_si256() }
-    }
     #[inline(always)]
     unsafe fn dot(sum: __m256i, codes: __m256i, x: __m256i) -> __m256i {
         unsafe { _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, x)) }
@@ -295,17 +273,9 @@ impl<const N: usize> Dot<Avx2> for Pairs<N> {
 
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Dot<Avx2> for Signed {
-    type S = __m256i;
     const STEPS: usize = 8;
     const FUSED: bool = false;
-    #[inline(always)]
-    unsafe fn prepare(codes: __m256i) -> __m256i {
-        unsafe { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) }
-    }
-    #[inline(always)]
-    unsafe fn start() -> __m256i {
-        unsafe { _mm256_setzero_si256() }
-    }
+    const FLIP: u8 = 128;
     #[inline(always)]
     unsafe fn dot(sum: __m256i, codes: __m256i, x: __m256i) -> __m256i {
         unsafe {
@@ -314,9 +284,5 @@ impl Dot<Avx2> for Signed {
             let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), x);
             _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
-    }
-    #[inline(always)]
-    unsafe fn widen(sum: __m256i) -> __m256i {
-        sum
     }
 }

@@ -267,40 +267,18 @@ unsafe fn transpose_parts(v: [__m512i; 4]) -> [__m512i; 4] {
 
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Dot<Avx512> for Direct {
-    type S = __m512i;
     const STEPS: usize = 8;
     const FUSED: bool = true;
     #[inline(always)]
-    unsafe fn prepare(codes: __m512i) -> __m512i {
-        codes
-    }
-    #[inline(always)]
-    unsafe fn start() -> __m512i {
-        unsafe { _mm512_setzero_si512() }
-    }
-    #[inline(always)]
     unsafe fn dot(sum: __m512i, codes: __m512i, x: __m512i) -> __m512i {
         unsafe { _mm512_dpbusd_epi32(sum, codes, x) }
-    }
-    #[inline(always)]
-    unsafe fn widen(sum: __m512i) -> __m512i {
-        sum
     }
 }
 
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl<const N: usize> Dot<Avx512> for Pairs<N> {
-    type S = __m512i;
     const STEPS: usize = N;
     const FUSED: bool = false;
-    #[inline(always)]
-    unsafe fn prepare(codes: __m512i) -> __m512i {
-        codes
-    }
-    #[inline(always)]
-    unsafe fn start() -> __m512i {
-        unsafe { _mm512_setzero_si512() }
-    }
     #[inline(always)]
     unsafe fn dot(sum: __m512i, codes: __m512i, x: __m512i) -> __m512i {
         unsafe { _mm512_add_epi16(sum, _mm512_maddubs_epi16(codes, x)) }
@@ -313,17 +291,9 @@ impl<const N: usize> Dot<Avx512> for Pairs<N> {
 
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Dot<Avx512> for Signed {
-    type S = __m512i;
     const STEPS: usize = 8;
     const FUSED: bool = false;
-    #[inline(always)]
-    unsafe fn prepare(codes: __m512i) -> __m512i {
-        unsafe { _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) }
-    }
-    #[inline(always)]
-    unsafe fn start() -> __m512i {
-        unsafe { _mm512_setzero_si512() }
-    }
+    const FLIP: u8 = 128;
     #[inline(always)]
     unsafe fn dot(sum: __m512i, codes: __m512i, x: __m512i) -> __m512i {
         unsafe {
@@ -333,9 +303,5 @@ impl Dot<Avx512> for Signed {
             let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(codes), x);
             _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
         }
-    }
-    #[inline(always)]
-    unsafe fn widen(sum: __m512i) -> __m512i {
-        sum
     }
 }

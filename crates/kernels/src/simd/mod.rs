@@ -85,16 +85,26 @@ pub(crate) const fn spread_reads(bytes: usize, bits: usize) -> usize {
 /// A way of multiplying codes (bytes 0 to some maximum) with signed bytes −127..=127 and adding fours of products.
 #[allow(clippy::missing_safety_doc)]
 pub(crate) trait Dot<V: Simd>: 'static {
-    /// A sum that takes `STEPS` dots before it must be widened.
-    type S: Copy;
+    /// How many dots a sum takes before it must be widened.
     const STEPS: usize;
     /// Whether a dot is one instruction, which needs no register besides its operands.
     const FUSED: bool;
-    /// For codes of 8 bits, [`Signed`] subtracts 128.
-    unsafe fn prepare(codes: V::B) -> V::B;
-    unsafe fn start() -> Self::S;
-    unsafe fn dot(sum: Self::S, codes: V::B, x: V::B) -> Self::S;
-    unsafe fn widen(sum: Self::S) -> V::I;
+    /// Bits of codes that [`Self::dot`] takes turned: 128 where codes of 8 bits must be signed.
+    const FLIP: u8 = 0;
+    unsafe fn dot(sum: V::I, codes: V::B, x: V::B) -> V::I;
+    #[inline(always)]
+    unsafe fn prepare(codes: V::B) -> V::B {
+        if const { Self::FLIP == 0 } {
+            return codes;
+        }
+        // SAFETY: as in the module's head.
+        unsafe { V::xor(codes, V::splat_byte(Self::FLIP)) }
+    }
+    /// A sum's lanes, where they are not 32 bits wide already.
+    #[inline(always)]
+    unsafe fn widen(sum: V::I) -> V::I {
+        sum
+    }
 
     /// Whether [`Self::two_dots`] is one operation.
     const TWOS: bool = false;
@@ -105,7 +115,7 @@ pub(crate) trait Dot<V: Simd>: 'static {
     }
     /// Two units of columns, which follow each other at `x`, for two rows of activations.
     #[inline(always)]
-    unsafe fn two_dots(sums: [Self::S; 2], codes: [V::B; 2], x: [*const u8; 2]) -> [Self::S; 2] {
+    unsafe fn two_dots(sums: [V::I; 2], codes: [V::B; 2], x: [*const u8; 2]) -> [V::I; 2] {
         // SAFETY: as in the module's head.
         each(|i| unsafe {
             let first = Self::dot(sums[i], codes[0], V::splat_dword(x[i]));
@@ -114,7 +124,7 @@ pub(crate) trait Dot<V: Simd>: 'static {
     }
     /// What `two_dots` added, by row.
     #[inline(always)]
-    unsafe fn widen_two(sums: [Self::S; 2]) -> [V::I; 2] {
+    unsafe fn widen_two(sums: [V::I; 2]) -> [V::I; 2] {
         // SAFETY: as above.
         each(|i| unsafe { Self::widen(sums[i]) })
     }

@@ -242,28 +242,11 @@ pub(crate) struct Sdot<const SHIFT: u8>;
 /// Products in 16 bits, added in pairs; codes as in [`Sdot`].
 pub(crate) struct Mull<const SHIFT: u8>;
 
-#[inline(always)]
-fn shifted<const SHIFT: u8>(codes: uint8x16_t) -> uint8x16_t {
-    if SHIFT == 0 {
-        return codes;
-    }
-    // SAFETY: NEON is part of every arm64.
-    unsafe { veorq_u8(codes, vdupq_n_u8(SHIFT)) }
-}
-
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl<const SHIFT: u8> Dot<Neon> for Sdot<SHIFT> {
-    type S = int32x4_t;
     const STEPS: usize = 8;
     const FUSED: bool = true;
-    #[inline(always)]
-    unsafe fn prepare(codes: uint8x16_t) -> uint8x16_t {
-        shifted::<SHIFT>(codes)
-    }
-    #[inline(always)]
-    unsafe fn start() -> int32x4_t {
-        unsafe { vdupq_n_s32(0) }
-    }
+    const FLIP: u8 = SHIFT;
     #[inline(always)]
     unsafe fn dot(sum: int32x4_t, codes: uint8x16_t, x: uint8x16_t) -> int32x4_t {
         let mut sum = sum;
@@ -279,10 +262,6 @@ impl<const SHIFT: u8> Dot<Neon> for Sdot<SHIFT> {
         }
         sum
     }
-    #[inline(always)]
-    unsafe fn widen(sum: int32x4_t) -> int32x4_t {
-        sum
-    }
 }
 
 /// `smmla`: two weight rows by two rows of activations, eight columns; for one row `sdot`. Codes as in [`Sdot`].
@@ -290,25 +269,13 @@ pub(crate) struct Smmla<const SHIFT: u8>;
 
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl<const SHIFT: u8> Dot<Neon> for Smmla<SHIFT> {
-    type S = int32x4_t;
     const STEPS: usize = 8;
     const FUSED: bool = true;
     const TWOS: bool = true;
-    #[inline(always)]
-    unsafe fn prepare(codes: uint8x16_t) -> uint8x16_t {
-        shifted::<SHIFT>(codes)
-    }
-    #[inline(always)]
-    unsafe fn start() -> int32x4_t {
-        unsafe { vdupq_n_s32(0) }
-    }
+    const FLIP: u8 = SHIFT;
     #[inline(always)]
     unsafe fn dot(sum: int32x4_t, codes: uint8x16_t, x: uint8x16_t) -> int32x4_t {
         unsafe { Sdot::<SHIFT>::dot(sum, codes, x) }
-    }
-    #[inline(always)]
-    unsafe fn widen(sum: int32x4_t) -> int32x4_t {
-        sum
     }
     #[inline(always)]
     unsafe fn join(codes: [uint8x16_t; 2]) -> [uint8x16_t; 2] {
@@ -353,17 +320,9 @@ unsafe fn smmla(mut sum: int32x4_t, codes: uint8x16_t, x: uint8x16_t) -> int32x4
 
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl<const SHIFT: u8> Dot<Neon> for Mull<SHIFT> {
-    type S = int32x4_t;
     const STEPS: usize = 8;
     const FUSED: bool = false;
-    #[inline(always)]
-    unsafe fn prepare(codes: uint8x16_t) -> uint8x16_t {
-        shifted::<SHIFT>(codes)
-    }
-    #[inline(always)]
-    unsafe fn start() -> int32x4_t {
-        unsafe { vdupq_n_s32(0) }
-    }
+    const FLIP: u8 = SHIFT;
     #[inline(always)]
     unsafe fn dot(sum: int32x4_t, codes: uint8x16_t, x: uint8x16_t) -> int32x4_t {
         unsafe {
@@ -372,9 +331,5 @@ impl<const SHIFT: u8> Dot<Neon> for Mull<SHIFT> {
             let high = vmull_high_s8(codes, x);
             vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)))
         }
-    }
-    #[inline(always)]
-    unsafe fn widen(sum: int32x4_t) -> int32x4_t {
-        sum
     }
 }

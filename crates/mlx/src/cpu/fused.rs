@@ -10,7 +10,7 @@ use kernels::{
     Span, Stored, rope_angles, rope_width,
 };
 
-use super::values::{Values, View, in_order, is_float, part_mut, promoted};
+use super::values::{Axes, Values, View, in_order, is_float, part_mut, promoted};
 use super::{Input, Kernel, Output, Part, Start, call, kernels_compute};
 use crate::fast::{Angles, Mask, Rope};
 use crate::{Array, Dtype};
@@ -74,7 +74,7 @@ impl Kernel for Norm {
 
 /// An array as stretches of rows at one stride, in row-major order.
 struct Blocks {
-    firsts: Vec<usize>,
+    firsts: Axes,
     rows: usize,
     stride: usize,
 }
@@ -97,7 +97,7 @@ impl Blocks {
             }
             inner -= 1;
         }
-        let mut firsts = vec![x.first];
+        let mut firsts = Axes::from_slice(&[x.first]);
         for axis in 0..inner {
             let steps = |first: &usize| {
                 let first = *first;
@@ -159,21 +159,6 @@ struct Turn {
 }
 
 impl Turn {
-    fn frequencies(&self, inputs: &[Input<'_>]) -> Vec<f32> {
-        match self.base {
-            Some(base) => {
-                let exponent = |i: usize| -2.0 * i as f64 / self.dims as f64;
-                (0..self.dims / 2)
-                    .map(|i| (f64::from(base).powf(exponent(i)) * f64::from(self.scale)) as f32)
-                    .collect()
-            }
-            None => {
-                let wavelengths = in_order::<f32>(&inputs[inputs.len() - 1]);
-                wavelengths.iter().map(|wavelength| self.scale / wavelength).collect()
-            }
-        }
-    }
-
     /// The position of each row.
     fn positions(&self, inputs: &[Input<'_>], batch: usize, length: usize) -> Vec<i32> {
         let offsets = match self.offset {
@@ -198,7 +183,11 @@ impl Kernel for Turn {
         let (batch, heads, length, width) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3]);
         let positions = self.positions(inputs, batch, length);
         let step = rope_width(self.layout, self.dims);
-        with_angles(self.layout, positions, self.frequencies(inputs), |angles| {
+        let wavelengths = match self.base {
+            Some(_) => None,
+            None => Some(in_order::<f32>(&inputs[inputs.len() - 1])),
+        };
+        with_angles(self, wavelengths.as_deref(), positions, |angles| {
             for block in blocks(&x) {
                 let rows = block.rows;
                 let angles = &angles[block.row * step..(block.row + rows) * step];
@@ -211,32 +200,68 @@ impl Kernel for Turn {
     }
 }
 
-/// Queries and keys of all layers turn by the same angles in a step: the last ones are kept.
-fn with_angles<T>(
+/// Angles of some positions, and what else decided them.
+struct Table {
     layout: RopeLayout,
+    dims: usize,
+    base: Option<f32>,
+    /// Empty where there is a base.
+    wavelengths: Vec<f32>,
+    scale: f32,
     positions: Vec<i32>,
-    frequencies: Vec<f32>,
+    angles: Vec<f32>,
+}
+
+/// Tables of angles that a thread keeps: layers of a model turn by one or two, all of them in every step. Each costs the
+/// rows of a batch times the width of a head, in f32.
+const TABLES_MAX: usize = 4;
+
+impl Table {
+    fn new(turn: &Turn, wavelengths: Option<&[f32]>, positions: Vec<i32>) -> Table {
+        let Turn { layout, dims, base, scale, .. } = *turn;
+        let frequencies: Vec<f32> = match (base, wavelengths) {
+            (Some(base), _) => {
+                let exponent = |i: usize| -2.0 * i as f64 / dims as f64;
+                (0..dims / 2)
+                    .map(|i| (f64::from(base).powf(exponent(i)) * f64::from(scale)) as f32)
+                    .collect()
+            }
+            (None, given) => given.unwrap_or_default().iter().map(|wave| scale / wave).collect(),
+        };
+        let mut angles = vec![0.0; positions.len() * rope_width(layout, dims)];
+        rope_angles(layout, &positions, &frequencies, 1.0, &mut angles);
+        let wavelengths = wavelengths.unwrap_or_default().to_vec();
+        Table { layout, dims, base, wavelengths, scale, positions, angles }
+    }
+
+    fn is_of(&self, turn: &Turn, wavelengths: Option<&[f32]>, positions: &[i32]) -> bool {
+        let Turn { layout, dims, base, scale, .. } = *turn;
+        (self.layout, self.dims, self.base, self.scale) == (layout, dims, base, scale)
+            && self.positions == positions
+            && self.wavelengths == wavelengths.unwrap_or_default()
+    }
+}
+
+/// Queries and keys of all layers turn by the same angles in a step, so the last ones are kept.
+fn with_angles<T>(
+    turn: &Turn,
+    wavelengths: Option<&[f32]>,
+    positions: Vec<i32>,
     f: impl FnOnce(&[f32]) -> T,
 ) -> T {
-    struct Last {
-        layout: RopeLayout,
-        positions: Vec<i32>,
-        frequencies: Vec<f32>,
-        angles: Vec<f32>,
-    }
     thread_local! {
-        static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+        static TABLES: RefCell<Vec<Table>> = const { RefCell::new(Vec::new()) };
     }
-    LAST.with_borrow_mut(|last| {
-        let same = |last: &&mut Last| {
-            last.layout == layout && last.positions == positions && last.frequencies == frequencies
-        };
-        if last.as_mut().filter(same).is_none() {
-            let mut angles = vec![0.0; positions.len() * rope_width(layout, 2 * frequencies.len())];
-            rope_angles(layout, &positions, &frequencies, 1.0, &mut angles);
-            *last = Some(Last { layout, positions, frequencies, angles });
+    TABLES.with_borrow_mut(|tables| {
+        let known = tables.iter().position(|table| table.is_of(turn, wavelengths, &positions));
+        match known {
+            Some(place) => tables[..=place].rotate_right(1),
+            None => {
+                tables.truncate(TABLES_MAX - 1);
+                tables.insert(0, Table::new(turn, wavelengths, positions));
+            }
         }
-        f(last.as_ref().map_or(&[], |last| &last.angles))
+        f(&tables[0].angles)
     })
 }
 
@@ -379,16 +404,11 @@ impl Kernel for Attend {
                 _ => vec![segment(0, length, block.index)],
             };
             let attention = Attention {
-                queries: block.heads(&q),
-                kv_heads: k.shape[1],
                 value_dim,
                 scale: self.scale,
                 causal: self.causal,
-                window: None,
-                softcap: None,
                 sinks: sinks.as_ref().map(Values::floats),
-                mask: None,
-                segments: &segments,
+                ..Attention::causal(block.heads(&q), k.shape[1], &segments)
             };
             let one = length * heads * value_dim;
             let count = if length == 1 { block.rows } else { 1 };

@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use half::{bf16, f16};
 use kernels::{
@@ -65,6 +65,8 @@ pub struct Places {
     parts: Vec<Part>,
     blocks: Vec<Block>,
     tokens: usize,
+    /// No other places of the process have it.
+    number: u64,
 }
 
 /// The rows of one sequence, and where its pages stand.
@@ -112,6 +114,9 @@ static BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// The most of them since the start or `reset_peak`.
 static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// That the next `Places` get; 0 is nobody's.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// What all pages of this process take; `memory` adds it to what MLX counts.
 pub fn bytes() -> usize {
@@ -268,7 +273,7 @@ impl Places {
         }
         written.sort_unstable();
         assert!(written.windows(2).all(|pair| pair[0] != pair[1]), "two write to one page");
-        Places { parts, blocks, tokens }
+        Places { parts, blocks, tokens, number: NUMBER.fetch_add(1, Ordering::Relaxed) }
     }
 
     fn rows(&self) -> usize {
@@ -449,14 +454,15 @@ impl Kernel for AttendPages {
         // The receipt is the only other input that is no float.
         let sinks = inputs.get(1).filter(|input| input.dtype != Dtype::U8).map(Values::of);
         let layout = self.place.layout;
-        let Places { parts, blocks, tokens } = &*self.places;
+        let Places { parts, blocks, tokens, number } = &*self.places;
         let mut spans: Vec<Span<'_>> = Vec::with_capacity(blocks.len());
+        let ranges = self.place.ranges();
         for part in parts {
             let end = part.position + part.length;
             for (index, block) in blocks[part.blocks.clone()].iter().enumerate() {
                 let first = part.start + index * tokens;
                 // SAFETY: what is written meanwhile lies behind the tokens of this part, or waits for this to be done.
-                let [keys, values] = unsafe { self.place.stored(&block.0) };
+                let [keys, values] = unsafe { self.place.stored(&ranges, &block.0) };
                 let tokens = end.saturating_sub(first).min(*tokens);
                 spans.push(Span { keys, values, tokens });
             }
@@ -479,16 +485,14 @@ impl Kernel for AttendPages {
             .collect();
         let heads_num = queries.shape[1];
         let attention = Attention {
-            queries: heads(&queries),
-            kv_heads: layout.heads,
             value_dim: layout.value_dim,
             scale: self.scale,
             causal: self.causal,
             window: self.window,
             softcap: self.softcap,
             sinks: sinks.as_ref().map(Values::floats),
-            mask: None,
-            segments: &segments,
+            alike: *number,
+            ..Attention::causal(heads(&queries), layout.heads, &segments)
         };
         let out = HeadsMut {
             data: floats_mut(&mut outputs[0]),
@@ -510,8 +514,8 @@ impl Place {
 
     /// # Safety
     /// Nobody writes what is read of it for `'a`.
-    unsafe fn stored<'a>(&self, block: &Memory) -> [Stored<'a>; 2] {
-        let [keys, key_scales, values, value_scales] = self.ranges();
+    unsafe fn stored<'a>(&self, ranges: &[Range<usize>; 4], block: &Memory) -> [Stored<'a>; 2] {
+        let [keys, key_scales, values, value_scales] = ranges.clone();
         let Layout { tokens, key_dim, value_dim, number, .. } = self.layout;
         let one = |codes: Range<usize>, scales: Range<usize>, dim: usize| {
             // SAFETY: the caller's promise.

@@ -4,19 +4,24 @@ use std::cell::Cell;
 use std::thread::LocalKey;
 
 use kernels::{Cpu, Isa, Kind, QuantizedMatrix, Rows, RowsMut};
+use smallvec::SmallVec;
 
+use super::tape::Dims;
 use super::values::{Values, floats_mut, in_order, is_float, promoted};
 use super::{Input, Kernel, Output, Part, Start, call, kernels_compute};
 use crate::{Array, Dtype, Mode, Quantized};
+
+/// One for each of the weights that share a call; more are rare and cost an allocation. Steps are made of hundreds of calls.
+type Each<T> = SmallVec<[T; 4]>;
 
 /// x · wᵀ for each of `weights`, which share `x`. None where this is not ours to compute.
 #[track_caller]
 pub(crate) fn quantized(x: &Array, weights: &[&Quantized<'_>]) -> Option<Vec<Array>> {
     let columns = *x.shape().last()?;
-    let shapes: Option<Vec<Shape>> =
+    let shapes: Option<Each<Shape>> =
         weights.iter().map(|weight| Shape::of(weight, columns)).collect();
     let shapes = shapes.filter(|_| ours(x))?;
-    let inputs: Vec<&Array> =
+    let inputs: SmallVec<[&Array; 12]> =
         std::iter::once(x).chain(weights.iter().flat_map(|weight| parts(weight))).collect();
     let outputs = outputs_of(x, shapes.iter().map(|shape| shape.rows));
     let others =
@@ -34,7 +39,7 @@ pub(crate) fn dense(x: &Array, weights: &[&Array]) -> Option<Vec<Array>> {
     if !ours(x) || !weights.iter().all(|weight| fits(&weight)) {
         return None;
     }
-    let inputs: Vec<&Array> = std::iter::once(x).chain(weights.iter().copied()).collect();
+    let inputs: Each<&Array> = std::iter::once(x).chain(weights.iter().copied()).collect();
     let outputs = outputs_of(x, weights.iter().map(|weight| weight.shape()[0] as usize));
     let starts =
         starts(&outputs, weights.iter().map(|weight| weight.dtype()).fold(x.dtype(), promoted));
@@ -79,12 +84,12 @@ pub(super) fn parts<'a>(weight: &Quantized<'a>) -> impl Iterator<Item = &'a Arra
     [weight.w, weight.scales].into_iter().chain(weight.biases)
 }
 
-fn outputs_of(x: &Array, rows: impl Iterator<Item = usize>) -> Vec<Vec<i32>> {
+fn outputs_of(x: &Array, rows: impl Iterator<Item = usize>) -> Each<Dims> {
     let leading = &x.shape()[..x.ndim() - 1];
     rows.map(|rows| leading.iter().copied().chain([rows as i32]).collect()).collect()
 }
 
-fn starts(shapes: &[Vec<i32>], dtype: Dtype) -> Vec<Start<'_>> {
+fn starts(shapes: &[Dims], dtype: Dtype) -> Each<Start<'_>> {
     shapes.iter().map(|shape| Start::Fresh { shape, dtype }).collect()
 }
 
@@ -152,7 +157,7 @@ fn kind(weight: &Quantized<'_>) -> Option<Kind> {
 }
 
 struct QuantizedProducts {
-    shapes: Vec<Shape>,
+    shapes: Each<Shape>,
     isa: Option<Isa>,
 }
 
@@ -167,7 +172,7 @@ impl Kernel for QuantizedProducts {
 
     fn run(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {
         let Some((x, mut rest)) = inputs.split_first() else { return };
-        let held: Vec<Held<'_>> = self
+        let held: Each<Held<'_>> = self
             .shapes
             .iter()
             .map(|shape| {
@@ -176,7 +181,7 @@ impl Kernel for QuantizedProducts {
                 Held::of(shape, own)
             })
             .collect();
-        let matrices: Vec<QuantizedMatrix<'_>> = held.iter().map(Held::matrix).collect();
+        let matrices: Each<QuantizedMatrix<'_>> = held.iter().map(Held::matrix).collect();
         let x = Values::of(x);
         let columns = self.shapes[0].columns;
         let x = Rows::new(x.floats(), x.floats().len() / columns, columns);
@@ -185,7 +190,7 @@ impl Kernel for QuantizedProducts {
     }
 }
 
-fn results<'a>(outputs: &'a mut [Output<'_>], rows: usize) -> Vec<RowsMut<'a>> {
+fn results<'a>(outputs: &'a mut [Output<'_>], rows: usize) -> Each<RowsMut<'a>> {
     let one = |output: &'a mut Output<'_>| {
         let columns = *output.shape.last().expect("has the axis of columns") as usize;
         RowsMut::new(floats_mut(output), rows, columns)
@@ -252,8 +257,8 @@ impl Kernel for DenseProducts {
         let columns = *x.shape.last().expect("checked when the node was made") as usize;
         let x = Values::of(x);
         let x = Rows::new(x.floats(), x.floats().len() / columns.max(1), columns);
-        let held: Vec<Values<'_>> = weights.iter().map(Values::of).collect();
-        let matrices: Vec<Rows<'_>> = held
+        let held: Each<Values<'_>> = weights.iter().map(Values::of).collect();
+        let matrices: Each<Rows<'_>> = held
             .iter()
             .zip(weights)
             .map(|(values, weight)| Rows::new(values.floats(), weight.shape[0] as usize, columns))

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use half::{bf16, f16};
 use kernels::{Floats, FloatsMut};
+use smallvec::SmallVec;
 
 use super::{Input, Output};
 use crate::{Array, Dtype, Element};
@@ -91,13 +92,16 @@ pub(super) fn in_order<'a, T: Element>(input: &Input<'a>) -> Cow<'a, [T]> {
 pub(super) struct View<'a> {
     values: Values<'a>,
     pub first: usize,
-    pub shape: Vec<usize>,
-    pub strides: Vec<usize>,
+    pub shape: Axes,
+    pub strides: Axes,
 }
+
+/// A number for each axis; more than four are rare.
+pub(super) type Axes = SmallVec<[usize; 4]>;
 
 impl<'a> View<'a> {
     pub fn of(input: &Input<'a>) -> View<'a> {
-        let shape: Vec<usize> = input.shape.iter().map(|dim| *dim as usize).collect();
+        let shape: Axes = input.shape.iter().map(|dim| *dim as usize).collect();
         let straight =
             input.strides.last() == Some(&1) && input.strides.iter().all(|stride| *stride >= 0);
         if !straight {
@@ -119,7 +123,7 @@ impl<'a> View<'a> {
 
     /// In row-major order, which may take a copy.
     pub fn packed(input: &Input<'a>) -> View<'a> {
-        let shape: Vec<usize> = input.shape.iter().map(|dim| *dim as usize).collect();
+        let shape: Axes = input.shape.iter().map(|dim| *dim as usize).collect();
         View { values: Values::of(input), first: 0, strides: row_major(&shape), shape }
     }
 
@@ -145,8 +149,8 @@ fn reached<'a, T: Element>(
     (wrap(Cow::Borrowed(memory)), first)
 }
 
-pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
+fn row_major(shape: &[usize]) -> Axes {
+    let mut strides = Axes::from_elem(1, shape.len());
     for axis in (0..shape.len().saturating_sub(1)).rev() {
         strides[axis] = strides[axis + 1] * shape[axis + 1];
     }

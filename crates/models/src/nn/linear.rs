@@ -91,13 +91,11 @@ impl Linear {
         if mlx::device() == Device::Gpu {
             return linears.map(|linear| linear.alone(x));
         }
-        let dense: Option<Vec<&Array>> =
-            linears.iter().map(|linear| linear.weight.dense()).collect();
-        let quantised: Option<Vec<&Quantised>> =
-            linears.iter().map(|linear| linear.weight.quantised()).collect();
+        let dense = all(linears.map(|linear| linear.weight.dense()));
+        let quantised = all(linears.map(|linear| linear.weight.quantised()));
         let products = match (dense, quantised) {
             (Some(weights), _) => mlx::linear(x, &weights),
-            (None, Some(weights)) => Quantised::products(&weights, x),
+            (None, Some(weights)) => Quantised::products(weights, x),
             (None, None) => return linears.map(|linear| linear.forward(x)),
         };
         let mut products = products.into_iter();
@@ -118,6 +116,12 @@ impl Linear {
             (Weight::Quantised(weight), Some(bias)) => weight.matmul(x) + bias,
         }
     }
+}
+
+/// All of them, if none is missing. Layers do this hundreds of times a step: nothing is allocated.
+fn all<T: Copy, const N: usize>(some: [Option<T>; N]) -> Option<[T; N]> {
+    let whole = some.iter().all(Option::is_some);
+    whole.then(|| some.map(|one| one.expect("none is missing")))
 }
 
 impl Weight {
@@ -144,14 +148,16 @@ impl Quantised {
     }
 
     fn matmul(&self, x: &Array) -> Array {
-        self.globally_scaled(mlx::quantized_matmul(x, &self.parts(), true), x.dtype())
+        self.globally_scaled(&mlx::quantized_matmul(x, &self.parts(), true), x.dtype())
     }
 
-    fn products(weights: &[&Quantised], x: &Array) -> Vec<Array> {
-        let parts: Vec<Quantized<'_>> = weights.iter().map(|weight| weight.parts()).collect();
-        let products = mlx::quantized_linear(x, &parts.iter().collect::<Vec<_>>());
-        let scaled = weights.iter().zip(products);
-        scaled.map(|(weight, y)| weight.globally_scaled(y, x.dtype())).collect()
+    fn products<const N: usize>(weights: [&Quantised; N], x: &Array) -> Vec<Array> {
+        let parts = weights.map(Quantised::parts);
+        let mut products = mlx::quantized_linear(x, &parts.each_ref());
+        for (weight, y) in weights.iter().zip(&mut products) {
+            *y = weight.globally_scaled(y, x.dtype());
+        }
+        products
     }
 
     pub(super) fn parts(&self) -> Quantized<'_> {
@@ -162,11 +168,11 @@ impl Quantised {
 
     /// The rows of `indices`, dense, in `dtype`.
     pub(super) fn rows(&self, indices: &Array, dtype: Dtype) -> Array {
-        self.globally_scaled(mlx::take_quantized(&self.parts(), indices, dtype), dtype)
+        self.globally_scaled(&mlx::take_quantized(&self.parts(), indices, dtype), dtype)
     }
 
     /// Multiplied in f32: rounded to bf16, the scale alone would be off by up to 0.4 %.
-    fn globally_scaled(&self, y: Array, dtype: Dtype) -> Array {
+    fn globally_scaled(&self, y: &Array, dtype: Dtype) -> Array {
         match &self.global_scale {
             Some(scale) => (y.cast(Dtype::F32) * scale).cast(dtype),
             None => y.cast(dtype),

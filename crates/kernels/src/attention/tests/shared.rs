@@ -79,16 +79,17 @@ fn check(case: &Case, branches: &[Branch]) {
     let mask = Mask { cells: MaskCells::Keep(&kept), row_stride: most, head_stride: 0 };
     let attend = |isa: Isa, threads: usize, segments: &[Segment<'_>]| {
         let attention = Attention {
-            queries: Heads::new(Floats::F32(&queries), rows, heads, dim),
-            kv_heads,
             value_dim,
-            scale: 1.0 / (dim as f32).sqrt(),
             causal: case.causal,
             window: case.window,
             softcap: case.softcap,
             sinks: case.sinks.then_some(Floats::F32(&sinks)),
             mask: (case.mask > 0).then_some(mask),
-            segments,
+            ..Attention::causal(
+                Heads::new(Floats::F32(&queries), rows, heads, dim),
+                kv_heads,
+                segments,
+            )
         };
         let mut out = vec![0f32; rows * heads * value_dim];
         let cpu = Cpu { isa, pool: &Pool::new(threads) };
@@ -137,6 +138,57 @@ fn sequences_that_begin_alike() {
     check(&case, &prompts);
 }
 
+/// What one layer gives, in bits; with others of its step, if they have a number.
+fn layer(case: &Case, branches: &[Branch], seed: u64, alike: u64, pool: &Pool) -> Vec<u32> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let forest = Forest::grow(&mut rng, case, branches);
+    let spans: Vec<Vec<Span<'_>>> =
+        branches.iter().enumerate().map(|(i, branch)| forest.spans(case, i, branch)).collect();
+    let all = segments(case, branches, &spans);
+    let rows = all.last().map_or(0, |segment| segment.row + segment.length);
+    let width = case.heads * case.dim;
+    let queries: Vec<f32> = (0..rows * width).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let queries = Heads::new(Floats::F32(&queries), rows, case.heads, case.dim);
+    let attention =
+        Attention { window: case.window, alike, ..Attention::causal(queries, case.kv_heads, &all) };
+    let mut out = vec![0f32; rows * width];
+    let to = HeadsMut::new(FloatsMut::F32(&mut out), rows, case.heads, case.dim);
+    attend(&Cpu { isa: isa::best(), pool }, &attention, to);
+    out.into_iter().map(f32::to_bits).collect()
+}
+
+/// What was planned for one layer of a step serves the next, whose numbers lie elsewhere. Layers with windows between them
+/// have a number of their own; what has other rows, lengths or heads is planned anew, whatever its number.
+#[test]
+fn layers_of_a_step_share_their_plan() {
+    let branch = |of, shared, tokens| Branch { of, shared, tokens, length: 1, dropped: 0 };
+    let case = Case { page: 64, ..Case::plain(4, 2, 64, &[]) };
+    let window = Case { window: Some(100), ..case.clone() };
+    let other = Case { page: 64, ..Case::plain(4, 1, 64, &[]) };
+    let branches = [branch(0, 0, 700), branch(0, 640, 690), branch(0, 320, 500), branch(9, 0, 300)];
+    let longer = branches.map(|b| Branch { tokens: b.tokens + 1, ..b });
+    for pool in [Pool::new(1), Pool::new(3)] {
+        let asked: [(&Case, &[Branch], u64); 9] = [
+            (&case, &branches, 1),
+            (&case, &branches, 1),
+            (&window, &branches, 2),
+            (&case, &branches, 1),
+            (&window, &branches, 2),
+            (&other, &branches, 1),
+            (&case, &longer, 1),
+            (&case, &longer[1..], 1),
+            (&case, &branches, 3),
+        ];
+        for (seed, (case, branches, alike)) in (0..).zip(asked) {
+            let want = layer(case, branches, seed, 0, &pool);
+            assert!(want == layer(case, branches, seed, alike, &pool), "{seed}");
+        }
+        let want: Vec<_> = (0..4).map(|seed| layer(&case, &branches, seed, 0, &pool)).collect();
+        let got: Vec<_> = (0..4).map(|seed| layer(&case, &branches, seed, 9, &pool)).collect();
+        assert!(want == got);
+    }
+}
+
 #[test]
 fn random_trees() {
     let mut rng = StdRng::seed_from_u64(79);
@@ -179,20 +231,22 @@ fn plan(case: &Case, branches: &[Branch]) -> (Vec<usize>, Vec<Read>) {
     let spans: Vec<Vec<Span<'_>>> =
         branches.iter().enumerate().map(|(i, branch)| forest.spans(case, i, branch)).collect();
     let segments = segments(case, branches, &spans);
+    let queries = Heads::new(Floats::F32(&[]), 0, case.heads, case.dim);
     let attention = Attention {
-        queries: Heads::new(Floats::F32(&[]), 0, case.heads, case.dim),
-        kv_heads: case.kv_heads,
         value_dim: case.value_dim,
-        scale: 1.0,
-        causal: true,
         window: case.window,
-        softcap: None,
-        sinks: None,
-        mask: None,
-        segments: &segments,
+        ..Attention::causal(queries, case.kv_heads, &segments)
     };
     let mut plan = Plan::default();
     plan.make(&attention, 1);
+    // It serves calls like its own, if they have a number.
+    assert!(!plan.serves(&attention, 1));
+    let numbered = Attention { alike: 7, ..attention };
+    plan.make(&numbered, 1);
+    assert!(plan.serves(&numbered, 1) && !plan.serves(&numbered, 2));
+    assert!(!plan.serves(&attention, 1) && !plan.serves(&Attention { alike: 8, ..attention }, 1));
+    assert!(!plan.serves(&Attention { window: Some(7), ..numbered }, 1));
+    assert!(!plan.serves(&Attention { segments: &segments[1..], ..numbered }, 1));
     let families = plan.tasks.iter().map(|task| task.rows.len()).collect();
     (families, plan.families.stretches.iter().map(|s| (s.rows.clone(), s.keys.clone())).collect())
 }

@@ -32,7 +32,7 @@ pub(super) unsafe fn product<V: Simd, D: Dot<V>, C: Codec, const S: usize>(
                 });
                 for (r, to) in dots.iter_mut().enumerate().take(V::LANES) {
                     let planes = C::split::<V>(lines.load::<V, C>(r, b));
-                    let mut dot = D::start();
+                    let mut dot = V::zero_ints();
                     for (&codes, &x) in planes.iter().zip(&x).take(C::PLANES) {
                         dot = D::dot(dot, D::prepare(codes), x);
                     }

@@ -105,7 +105,7 @@ impl<B: Copy, const W: usize> Part<'_, B, W> {
                 return self.two_dots::<V, D, C, N>(first, count, rows);
             }
             let mut wide = [[V::zero_ints(); W]; N];
-            let mut sums = [[D::start(); W]; N];
+            let mut sums = [[V::zero_ints(); W]; N];
             let mut added = 0;
             for lane in first..first + count {
                 let planes = self.planes::<V, D, C>(lane);
@@ -121,7 +121,7 @@ impl<B: Copy, const W: usize> Part<'_, B, W> {
                     if D::STEPS < 8 && added % D::STEPS == 0 {
                         for (wide, sums) in wide.iter_mut().zip(&mut sums) {
                             *wide = each(|v| V::add_ints(wide[v], D::widen(sums[v])));
-                            *sums = [D::start(); W];
+                            *sums = [V::zero_ints(); W];
                         }
                     }
                 }
@@ -140,7 +140,7 @@ impl<B: Copy, const W: usize> Part<'_, B, W> {
     ) -> [[V::I; W]; N] {
         // SAFETY: as in `crate::simd`.
         unsafe {
-            let mut sums = [[D::start(); W]; N];
+            let mut sums = [[V::zero_ints(); W]; N];
             for lane in (first..first + count).step_by(2) {
                 let [even, odd] = [lane, lane + 1].map(|lane| self.planes::<V, D, C>(lane));
                 let at = self.at::<V, C>(lane);
