@@ -41,6 +41,8 @@ pub(crate) trait Executor {
     fn page_tokens(&self) -> usize;
     /// One page, in all layers.
     fn page_bytes(&self) -> usize;
+    /// What a running sequence that may reach so many tokens has beside its pages, at most: 0 where pages are all.
+    fn lane_bytes(&self, tokens: usize) -> usize;
     /// Recurrent state of one sequence; 0 where the model has none.
     fn state_bytes(&self) -> usize;
     /// What pages and states may take together.

@@ -11,6 +11,7 @@ use mlx::Array;
 use models::{Batch, KvType, Memory, Model, Page, Slot, State};
 use protocol::{Failure, FailureKind, MemoryReport};
 
+use crate::batcher::CHUNK_TOKENS;
 use crate::drawing::Ticket;
 use crate::executor::{Drawn, Executor, Feed, Input};
 use crate::sampling::Edits;
@@ -149,6 +150,10 @@ impl Executor for Forward {
 
     fn page_bytes(&self) -> usize {
         self.memory.page_bytes()
+    }
+
+    fn lane_bytes(&self, tokens: usize) -> usize {
+        self.memory.lane_bytes_max(tokens, CHUNK_TOKENS)
     }
 
     fn state_bytes(&self) -> usize {

@@ -79,6 +79,7 @@ pub(crate) fn steps(
         memory_bytes: (mlx::memory::active_bytes() + mlx::memory::mapped_bytes()) as u64,
     };
     let draft_bytes = draft.as_ref().map_or(0, |draft| draft.weights_bytes);
+    room::limit(job.memory_bytes_max);
     let budget = room::budget_bytes(total as usize + draft_bytes, job.memory_bytes_max);
     let draft_page = draft.as_ref().map_or(0, |draft| draft.executor.page_bytes());
     let (budget, draft_budget) = room::shares(budget, executor.page_bytes(), draft_page);

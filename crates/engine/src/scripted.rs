@@ -26,6 +26,8 @@ pub(crate) struct Script {
     pub page_tokens: usize,
     /// Pages (and states, at `STATE_PAGES` each) that fit.
     pub budget_pages: usize,
+    /// What each page of a running sequence takes beside it, in pages.
+    pub lane_pages: usize,
     pub is_recurrent: bool,
     /// Positions that its windows look back at.
     pub window: Option<usize>,
@@ -183,6 +185,7 @@ impl Default for Script {
         Script {
             page_tokens: 8,
             budget_pages: 100_000,
+            lane_pages: 0,
             is_recurrent: false,
             window: None,
             step_time: Duration::from_millis(20),
@@ -307,8 +310,9 @@ impl ScriptedExecutor {
         } else {
             self.pages[index] = data;
         }
+        let lanes = self.slots.values().map(|slot| slot.pages.len() * self.script.lane_pages);
         assert!(
-            self.pages_in_use() <= self.script.budget_pages,
+            self.pages_in_use() + lanes.sum::<usize>() <= self.script.budget_pages,
             "more pages than there is room for"
         );
         ScriptedPage(index)
@@ -455,6 +459,10 @@ impl Executor for ScriptedExecutor {
 
     fn page_bytes(&self) -> usize {
         PAGE_BYTES
+    }
+
+    fn lane_bytes(&self, tokens: usize) -> usize {
+        self.script.lane_pages * tokens.div_ceil(self.script.page_tokens) * PAGE_BYTES
     }
 
     fn state_bytes(&self) -> usize {

@@ -210,6 +210,7 @@ impl Chances {
             is_recurrent: dice.below(3) == 0,
             window: [None, None, Some(6), Some(20)][dice.below(4)],
             budget_pages: [16, 24, 40, 100_000][dice.below(4)],
+            lane_pages: dice.below(2),
             ..Script::default()
         };
         Chances {
@@ -230,7 +231,8 @@ impl Chances {
     /// The longest sequence that there is room for.
     fn context(&self) -> usize {
         let states = if self.script.is_recurrent { 2 * scripted::STATE_PAGES } else { 0 };
-        CONTEXT.min((self.script.budget_pages - states) * self.script.page_tokens)
+        let pages = (self.script.budget_pages - states) / (1 + self.script.lane_pages);
+        CONTEXT.min(pages * self.script.page_tokens)
     }
 }
 

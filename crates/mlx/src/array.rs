@@ -1,5 +1,6 @@
 //! `Array`: one reference to a node of MLX's graph, freed when dropped. Making one from host data, and reading it back.
 
+use crate::cpu::parts;
 use crate::cpu::tape::{self, Held, Node};
 use crate::device::{device, stream_for};
 use crate::ffi::{Functions, mlx_array, mlx_vector_array};
@@ -33,24 +34,30 @@ pub struct Array {
 
 /// Computes the arrays and waits for them.
 pub fn eval(arrays: &[&Array]) -> Result<(), EvalError> {
-    evaluate(arrays, |f| f.mlx_eval)
+    evaluate(arrays, "waiting", |f| f.mlx_eval)
 }
 
 /// Starts computing the arrays and returns at once. Errors of the computation come with the next `eval` or reading.
 pub fn async_eval(arrays: &[&Array]) -> Result<(), EvalError> {
-    evaluate(arrays, |f| f.mlx_async_eval)
+    evaluate(arrays, "handing over", |f| f.mlx_async_eval)
 }
 
 type Evaluate = unsafe extern "C" fn(mlx_vector_array) -> i32;
 
-fn evaluate(arrays: &[&Array], which: fn(&Functions) -> Evaluate) -> Result<(), EvalError> {
+fn evaluate(
+    arrays: &[&Array],
+    name: &'static str,
+    which: fn(&Functions) -> Evaluate,
+) -> Result<(), EvalError> {
     if arrays.is_empty() {
         return Ok(());
     }
     let f = functions();
     let vector = Vector::of(f, arrays);
     // SAFETY: the vector holds references of its own and lives for the call.
-    let status = meter::inside(|| unsafe { which(f)(vector.raw) });
+    let call = || meter::inside(|| unsafe { which(f)(vector.raw) });
+    // On the CPU a thread of its own computes meanwhile, and tells for itself.
+    let status = if device() == Device::Cpu { call() } else { parts::queue(name, call) };
     match (status, cpu::take_failure()) {
         (0, None) => Ok(()),
         (0, Some(message)) => Err(EvalError::Failed(message)),

@@ -158,11 +158,12 @@ pub(crate) fn make_default(f: &Functions, device: Device) {
 
 /// What MLX knows about a device by name: `device_name` and `architecture` as text, sizes in bytes as numbers.
 pub fn device_info(device: Device) -> Vec<(&'static str, String)> {
-    const KEYS: [(&CStr, &str); 5] = [
+    const KEYS: [(&CStr, &str); 6] = [
         (c"device_name", "device_name"),
         (c"architecture", "architecture"),
         (c"memory_size", "memory_size"),
         (c"total_memory", "total_memory"),
+        (c"free_memory", "free_memory"),
         (c"max_recommended_working_set_size", "max_recommended_working_set_size"),
     ];
     let Ok(library) = library() else { return Vec::new() };

@@ -1,10 +1,13 @@
 //! Fused operations: norms, rotary positions, gates, attention. MLX's own on a GPU, our kernels on the CPU.
 
+use std::cell::RefCell;
+
+use crate::compile::{Compiled, Shapes, compile};
 use crate::cpu::fused::{self, Offsets};
 use crate::cpu::gates;
 use crate::meter::inside;
 use crate::ops::{op_options, raw_or_null};
-use crate::{Array, Dtype};
+use crate::{Array, Device, Dtype, device};
 
 /// x / √(mean(x²) + eps) · weight, over the last axis.
 #[track_caller]
@@ -119,10 +122,40 @@ pub enum Gate {
 /// f(`gates`) × `x`, of one shape and dtype.
 #[track_caller]
 pub fn gated(gate: Gate, gates: &Array, x: &Array) -> Array {
-    inside(|| gates::gated(gate, gates, x)).unwrap_or_else(|| gate.of_mlx(gates) * x)
+    if let Some(y) = inside(|| gates::gated(gate, gates, x)) {
+        return y;
+    }
+    match gate.as_one_kernel() {
+        Some(kernel) => kernel.call(&[gates, x]).swap_remove(0),
+        None => gate.of_mlx(gates) * x,
+    }
+}
+
+thread_local! {
+    /// Of this thread, as MLX's compiled graphs are. They live as long as the process: MLX has state of the thread of its
+    /// own, which may be gone before ours.
+    static GATES: RefCell<Vec<(Gate, Option<&'static Compiled>)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Gate {
+    /// f(gate) × x by one kernel of a GPU instead of one for each operation: in decoding starting them is what costs. None
+    /// where MLX cannot compile.
+    fn as_one_kernel(self) -> Option<&'static Compiled> {
+        if device() == Device::Cpu {
+            return None;
+        }
+        GATES.with_borrow_mut(|all| {
+            if let Some((_, kernel)) = all.iter().find(|(gate, _)| *gate == self) {
+                return *kernel;
+            }
+            let gated = move |inputs: &[Array]| vec![self.of_mlx(&inputs[0]) * &inputs[1]];
+            let kernel = compile(gated, Shapes::Any).ok();
+            let kernel = kernel.map(|kernel| &*Box::leak(Box::new(kernel)));
+            all.push((self, kernel));
+            kernel
+        })
+    }
+
     fn of_mlx(self, x: &Array) -> Array {
         match self {
             Gate::Silu => x.silu(),

@@ -2,6 +2,7 @@
 //! which are no arrays, count as such.
 
 use crate::cpu::pages;
+use crate::device::{device, device_info};
 use crate::open::library;
 use crate::safetensors;
 use crate::{EvalError, ffi::Functions};
@@ -31,6 +32,14 @@ pub fn cache_bytes() -> usize {
 /// Where MLX begins to wait for running work before it allocates more. A guideline, not a wall.
 pub fn limit_bytes() -> usize {
     figure(|f| f.mlx_get_memory_limit)
+}
+
+/// What the device has left, whoever has the rest, kept buffers of MLX's included in what is left; none where nothing
+/// says.
+pub fn device_free_bytes() -> Option<usize> {
+    let info = device_info(device());
+    let (_, free) = info.iter().find(|(name, _)| *name == "free_memory")?;
+    Some(free.parse::<usize>().ok()?.saturating_add(cache_bytes()))
 }
 
 pub fn reset_peak() {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use mlx::recurrent::{DeltaRule, Sequence, short_convolution, short_convolution_of_mlx};
-use mlx::{Array, Dtype, random};
+use mlx::{Array, Device, Dtype, random};
 
 fn open() {
     mlx::open().unwrap_or_else(|error| panic!("{error}\nrun `cargo xtask mlx` first"));
@@ -134,12 +134,14 @@ impl Rule {
     }
 }
 
-/// `change` makes the rule's inputs special.
+/// `change` makes the rule's inputs special. Our kernel goes token by token whatever comes at once; where there is none,
+/// one token is another formula than many, and both are as near to each other as either is to the kernel.
 fn check_rule(lengths: &[i32], change: impl Fn(Rule) -> Rule) {
     let all = change(Rule::new(lengths.iter().sum()));
     let rule = all.rule();
     let states: Vec<_> = (0..lengths.len()).map(|i| state(&rule.state_shape(), i)).collect();
     let what = format!("{lengths:?}");
+    let by_token = if mlx::device() == Device::Cpu { 1e-6 } else { 1e-5 };
     let (y, after) = together(lengths, &states, |all| rule.forward(all));
     let (other, others) = together(lengths, &states, |all| rule.forward_of_mlx(all));
     check(&what, &y, &other, 1e-5);
@@ -153,13 +155,13 @@ fn check_rule(lengths: &[i32], change: impl Fn(Rule) -> Rule) {
             let one = all.rows(at, at + 1);
             let sequence = [Sequence { length: 1, state: &state }];
             let (found, mut next) = one.rule().forward(&sequence);
-            check(&what, &found, &y.narrow(0, at, at + 1), 1e-6);
+            check(&what, &found, &y.narrow(0, at, at + 1), by_token);
             let sequence = [Sequence { length: 1, state: &by_mlx }];
             let mut next_by_mlx = one.rule().forward_of_mlx(&sequence).1;
             (state, by_mlx) = (next.remove(0), next_by_mlx.remove(0));
             mlx::eval(&[&state, &by_mlx]).unwrap();
         }
-        check(&what, &state, &after[index], 1e-6);
+        check(&what, &state, &after[index], by_token);
         check(&what, &by_mlx, &after[index], 1e-5);
         row += length;
     }

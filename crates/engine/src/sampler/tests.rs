@@ -189,7 +189,9 @@ fn both_paths_draw_what_the_reference_draws() {
             }
         }
     }
-    assert!(sure > 400 && other * 100 < sure, "{other} of {sure} differ");
+    // A GPU has one path, the CPU two.
+    let least = if mlx::device() == mlx::Device::Cpu { 400 } else { 200 };
+    assert!(sure > least && other * 100 < sure, "{other} of {sure} differ");
 }
 
 /// Whether slightly other limits leave something else.

@@ -117,7 +117,11 @@ impl<E: Executor> ModelDrafter<E> {
     fn has_room(&self, more: usize) -> bool {
         let all = self.followed.values().chain(&self.ended);
         let promised: usize = all.map(|followed| followed.pages).sum();
-        (promised + more).saturating_mul(self.executor.page_bytes()) <= self.executor.budget()
+        let pages = promised + more;
+        // Nobody holds pages of a draft model: where it has lanes, these are all.
+        let lanes = self.executor.lane_bytes(pages.saturating_mul(self.executor.page_tokens()));
+        let bytes = pages.saturating_mul(self.executor.page_bytes()).max(lanes);
+        bytes <= self.executor.budget()
     }
 
     /// Brings its memory of the sequence to within a turn of the end, and at least one token before it.

@@ -95,8 +95,13 @@ impl<E: Executor> Steps<E> {
     fn tokens_that_fit(&self, prompt_tokens: usize) -> Result<usize, Failure> {
         let (budget, page_bytes) = (self.executor.budget(), self.executor.page_bytes());
         // The state of the sequence, and one to be kept.
-        let pages = budget.saturating_sub(2 * self.executor.state_bytes()) / page_bytes.max(1);
-        let tokens = pages.saturating_mul(self.executor.page_tokens());
+        let (budget, page_tokens) =
+            (budget.saturating_sub(2 * self.executor.state_bytes()), self.executor.page_tokens());
+        let pages = (budget / page_bytes.max(1)).min(PAGES_COUNTED_MAX);
+        let taken =
+            |pages: usize| pages * page_bytes + self.executor.lane_bytes(pages * page_tokens);
+        let pages = most(pages, |pages| taken(pages) <= budget);
+        let tokens = pages.saturating_mul(page_tokens);
         if prompt_tokens < tokens {
             return Ok(tokens);
         }
@@ -119,6 +124,19 @@ impl<E: Executor> Steps<E> {
             other.add_break(shared);
         }
     }
+}
+
+/// More than any model's context has.
+const PAGES_COUNTED_MAX: usize = 1 << 32;
+
+/// The largest number up to `end` that fits, of which all smaller ones fit.
+fn most(end: usize, fits: impl Fn(usize) -> bool) -> usize {
+    let (mut least, mut end) = (0, end);
+    while least < end {
+        let middle = end - (end - least) / 2;
+        if fits(middle) { least = middle } else { end = middle - 1 }
+    }
+    least
 }
 
 fn too_many() -> Failure {

@@ -73,7 +73,8 @@ impl<E: Executor> Desk for Door<'_, E> {
         let nodes = found.nodes[..whole].to_vec();
         self.tree.enter(&nodes);
         let room = Room::new(self.executor, self.tree, self.sequences.values());
-        if !room.has(reserved_pages - whole, 1) {
+        let lane_bytes = self.executor.lane_bytes(reserved_pages * page_tokens);
+        if !room.has(reserved_pages - whole, 1, lane_bytes) {
             self.tree.leave(&nodes);
             self.shelf.iter_mut().for_each(|shelf| shelf.let_go(id, self.tree));
             return Start::NoRoom;
@@ -124,6 +125,8 @@ pub(super) struct Room {
     /// Of that, what `evict` gives back.
     spare: usize,
     promised: usize,
+    /// What running sequences have beside their pages, at most.
+    lanes: usize,
     page_bytes: usize,
     state_bytes: usize,
 }
@@ -135,30 +138,33 @@ impl Room {
         sequences: impl Iterator<Item = &'a Sequence<E>>,
     ) -> Room {
         let (page_bytes, state_bytes) = (executor.page_bytes(), executor.state_bytes());
-        let (mut pages, mut states) = (0, 0);
+        let (mut pages, mut states, mut lanes) = (0, 0, 0);
         for place in sequences.filter_map(|sequence| sequence.place.as_ref()) {
             pages += place.reserved_pages.saturating_sub(place.own_pages);
             states += 1 + place.states.len();
+            lanes += executor.lane_bytes(place.reserved_pages * executor.page_tokens());
         }
         Room {
             budget: executor.budget(),
             taken: executor.pages_in_use() * page_bytes + (tree.states() + states) * state_bytes,
             spare: tree.unused() * page_bytes + tree.states() * state_bytes,
             promised: pages * page_bytes,
+            lanes,
             page_bytes,
             state_bytes,
         }
     }
 
     /// Whether so much more can be promised.
-    pub fn has(&self, pages: usize, states: usize) -> bool {
-        let more = pages * self.page_bytes + states * self.state_bytes;
-        self.taken + self.promised + more <= self.budget.saturating_add(self.spare)
+    pub fn has(&self, pages: usize, states: usize, lane_bytes: usize) -> bool {
+        let more = pages * self.page_bytes + states * self.state_bytes + lane_bytes;
+        let all = self.taken + self.promised + self.lanes + more;
+        all <= self.budget.saturating_add(self.spare)
     }
 
     /// Whether so many pages can be taken now, before anything is given back.
     fn has_free(&self, pages: usize) -> bool {
-        self.taken + pages * self.page_bytes <= self.budget
+        self.taken + self.lanes + pages * self.page_bytes <= self.budget
     }
 }
 
@@ -201,7 +207,9 @@ impl<E: Executor> Steps<E> {
         }
         let room = self.room();
         let wishes = [pages(tokens + GROWTH_TOKENS), pages(tokens)];
-        let granted = wishes.into_iter().find(|pages| room.has(pages - reserved, 0));
+        let lanes = |pages: usize| self.executor.lane_bytes(pages * page_tokens);
+        let more = |pages: usize| lanes(pages) - lanes(reserved);
+        let granted = wishes.into_iter().find(|pages| room.has(pages - reserved, 0, more(*pages)));
         let place = self.sequences.get_mut(&id).and_then(|sequence| sequence.place.as_mut());
         if let (Some(place), Some(pages)) = (place, granted) {
             place.reserved_pages = pages;

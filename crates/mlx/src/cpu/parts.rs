@@ -2,7 +2,8 @@
 //! costs two readings of the clock and a lock nobody else wants; else the reading of one number.
 //!
 //! One thread runs all kernels of a stream, one after the other, so that their times add up to no more than passed. What
-//! is missing of that was spent outside: in our own code, in MLX, in waiting.
+//! is missing of that was spent outside: in our own code, in MLX, in waiting. On a GPU, where kernels are MLX's, only
+//! this is told apart: handing it work, and waiting for it.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,8 @@ pub enum Part {
     Other,
     /// What a recorded sequence of kernels takes itself.
     Between,
+    /// Handing a GPU its work, and waiting for it.
+    Queue,
 }
 
 /// What one kernel took, all its calls together.
@@ -62,13 +65,24 @@ pub(super) fn run(kernel: &dyn Kernel, inputs: &[Input<'_>], outputs: &mut [Outp
     let start = Instant::now();
     kernel.run(inputs, outputs);
     let took = start.elapsed();
-    add(kernel, took.saturating_sub(INSIDE.get()));
+    let part = kernel.part();
+    let name = if part == Part::Between { "between" } else { kernel.name() };
+    add(name, part, took.saturating_sub(INSIDE.get()));
     INSIDE.set(around + took);
 }
 
-fn add(kernel: &dyn Kernel, time: Duration) {
-    let part = kernel.part();
-    let name = if part == Part::Between { "between" } else { kernel.name() };
+/// `call`, which starts a GPU's work or waits for it; notes what it took if anybody wants to know.
+pub(crate) fn queue<T>(name: &'static str, call: impl FnOnce() -> T) -> T {
+    if !WATCHING.load(Ordering::Relaxed) {
+        return call();
+    }
+    let start = Instant::now();
+    let result = call();
+    add(name, Part::Queue, start.elapsed());
+    result
+}
+
+fn add(name: &'static str, part: Part, time: Duration) {
     let mut all = SPENT.lock().unwrap_or_else(PoisonError::into_inner);
     match all.iter_mut().find(|spent| spent.kernel == name) {
         Some(spent) => (spent.time, spent.calls) = (spent.time + time, spent.calls + 1),

@@ -5,7 +5,8 @@
 //! A block is `[lanes, kv_heads, capacity, head_dim]` and grows in steps. Usually a slot has a block of its own (one
 //! lane). Slots that go in step share a block, lane by lane, so that one write and one product serve them all: those that
 //! are appended together at one position, and replies that decode together for a while, whose lanes end together and
-//! begin with nothing where they are shorter; a mask says where. Whoever leaves the step takes a copy of its lane along.
+//! begin with nothing where they are shorter; a mask says where. Whoever leaves the step takes a copy of its lane along,
+//! and so does who stays in a block that others left.
 //! Where attention has a window, a block that grows leaves behind what no query will see.
 //!
 //! A block that exactly the appended slots hold is written in place. Behind all that was ever written nobody reads, so
@@ -16,7 +17,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use mlx::{Array, Dtype};
+use mlx::{Array, Device, Dtype};
 
 use crate::batch::{Batch, Segment, Shape};
 use crate::cache::layer::Kept;
@@ -26,6 +27,11 @@ use crate::cache::{REWIND_TOKENS, Slot};
 /// Capacity grows in steps of this many positions: fewer would copy more often, more would waste memory; CUDA's fast
 /// attention asks for a multiple.
 const STEP_POSITIONS: usize = 256;
+
+/// What shorter blocks have beside whole steps on a GPU, so that MLX does not take them for cuDNN's attention: with one row
+/// its own kernel costs the host less and is as fast, up to about so many positions.
+const ASIDE_POSITIONS: usize = 64;
+const LONG_POSITIONS: usize = 4096;
 
 /// Replies share a block when they have decoded together for so many passes: to come together costs each a copy, which
 /// those that draft now and then would pay again and again.
@@ -45,6 +51,8 @@ pub(super) struct Lanes {
     lanes: Vec<Option<Lane>>,
     /// Those that had one row in the last pass, and for how many passes they were the same.
     steady: (Vec<Slot>, u32),
+    /// Whether somebody may have left a block since the last pass.
+    left: bool,
 }
 
 /// Of the last positions of a sequence, or of all; or of several in step.
@@ -87,7 +95,8 @@ struct Block {
 
 impl Lanes {
     pub fn new(window: Option<usize>, page_tokens: usize, encoding: Encoding) -> Lanes {
-        Lanes { window, page_tokens, encoding, lanes: Vec::new(), steady: Default::default() }
+        let (lanes, steady) = (Vec::new(), Default::default());
+        Lanes { window, page_tokens, encoding, lanes, steady, left: false }
     }
 
     pub fn encoding(&self) -> Encoding {
@@ -95,6 +104,14 @@ impl Lanes {
     }
 
     pub fn append(&mut self, batch: &Batch, keys: &Array, values: &Array) -> Kept {
+        let kept = self.append_all(batch, keys, values);
+        if std::mem::take(&mut self.left) {
+            self.part_from_left_lanes();
+        }
+        kept
+    }
+
+    fn append_all(&mut self, batch: &Batch, keys: &Array, values: &Array) -> Kept {
         self.note(&batch.segments);
         if matches!(batch.shape(), Shape::Uniform { .. }) || self.go_together(&batch.segments) {
             return Kept::Together(self.extend(batch, &batch.segments, keys, values));
@@ -212,11 +229,12 @@ impl Lanes {
         let starts = self.starts(segments);
         let lengths = || segments.iter().zip(&starts).map(|(s, start)| s.position - start);
         let longest = lengths().max().unwrap_or(0);
-        let room = (longest + segments[0].length).next_multiple_of(STEP_POSITIONS) - longest;
+        let room = capacity(longest + segments[0].length) - longest;
         let past = self.past_of(segments, &starts, longest);
         let all = Stored::with_room(past.as_ref(), room as i32, new);
         let block = Block { all, written: longest as i32 };
         let block = Rc::new(RefCell::new(block));
+        self.left = true;
         let filled: Vec<usize> = lengths().map(|length| longest - length).collect();
         for (index, segment) in segments.iter().enumerate() {
             *self.place(segment.slot) = Some(Lane {
@@ -259,6 +277,19 @@ impl Lanes {
 
     pub fn close(&mut self, slot: Slot) {
         *self.place(slot) = None;
+        self.left = true;
+    }
+
+    /// Who pauses in a block that others have left would keep their lanes too: it goes on alone.
+    fn part_from_left_lanes(&mut self) {
+        for index in 0..self.lanes.len() {
+            let Some(lane) = self.lanes[index].clone() else { continue };
+            let lanes = lane.block.borrow().all.lanes() as usize;
+            let shares = |other: &&Lane| Rc::ptr_eq(&other.block, &lane.block);
+            if lanes > 1 && self.lanes.iter().flatten().filter(shares).count() < lanes {
+                self.lanes[index] = Some(lane.alone());
+            }
+        }
     }
 
     pub fn fork(&mut self, slot: Slot, new: Slot) {
@@ -289,7 +320,7 @@ impl Lanes {
     /// A slot that begins with these pieces, which follow each other from position `start` to `length`.
     pub fn join(&mut self, slot: Slot, start: usize, length: usize, pieces: &[Stored]) {
         let Some(like) = pieces.first() else { return };
-        let room = (length - start + 1).next_multiple_of(STEP_POSITIONS) - (length - start);
+        let room = capacity(length - start + 1) - (length - start);
         let past = Stored::joined(pieces, 2).first((length - start) as i32);
         let all = Stored::with_room(Some(&past), room as i32, like);
         let block = Block { all, written: (length - start) as i32 };
@@ -314,6 +345,15 @@ impl Lanes {
         self.lanes.iter().flatten().filter(new).map(bytes).sum()
     }
 
+    /// Of the lane of a sequence that may reach so many tokens, at most `rows_max` of them in a pass: as many as a block
+    /// has for each of its lanes. Also what these are at full width.
+    pub fn bytes_max(&self, tokens: usize, rows_max: usize) -> (usize, usize) {
+        let seen = |window| window + REWIND_TOKENS + self.page_tokens + rows_max;
+        let kept = self.window.map_or(tokens, |window| tokens.min(seen(window)));
+        let positions = kept * FILLED_MAX.0 / FILLED_MAX.1 + STEP_POSITIONS + ASIDE_POSITIONS;
+        (self.encoding.bytes(positions), self.encoding.full_bytes(positions))
+    }
+
     fn lane(&self, slot: Slot) -> Option<&Lane> {
         self.lanes.get(slot.index())?.as_ref()
     }
@@ -327,6 +367,19 @@ impl Lanes {
 }
 
 impl Lane {
+    /// The same in a block of its own.
+    fn alone(&self) -> Lane {
+        let (written, filled) = (self.block.borrow().written, self.filled as i32);
+        let past = self.block.borrow().all.lane(self.index, filled..written.max(filled));
+        let length = past.positions() as usize;
+        let room = capacity(length + 1) - length;
+        let all = Stored::with_room(Some(&past), room as i32, &past);
+        // Else the block would live until this lane is read; a failure comes with that.
+        let _ = mlx::async_eval(&all.arrays().iter().collect::<Vec<_>>());
+        let block = Rc::new(RefCell::new(Block { all, written: length as i32 }));
+        Lane { block, index: 0, start: self.start, filled: 0 }
+    }
+
     /// Where a position lies.
     fn place(&self, position: usize) -> i32 {
         (position + self.filled) as i32 - self.start as i32
@@ -384,6 +437,13 @@ impl Rows {
     pub fn to_heads(self, x: &Array) -> Array {
         if self.length == 1 { x.clone() } else { x.swapaxes(0, 2) }
     }
+}
+
+/// Of a block for so many positions.
+fn capacity(positions: usize) -> usize {
+    let steps = positions.next_multiple_of(STEP_POSITIONS);
+    let aside = mlx::device() == Device::Gpu && steps < LONG_POSITIONS;
+    if aside { steps + ASIDE_POSITIONS } else { steps }
 }
 
 fn dims(array: &Array) -> [i32; 4] {

@@ -165,6 +165,11 @@ impl Cache {
         Some(self.lanes()?.encoding().bytes(positions))
     }
 
+    /// What the lane of one sequence may take, and its numbers of full width when it grows or is attended to.
+    pub(super) fn lane_bytes_max(&self, tokens: usize, rows_max: usize) -> Option<(usize, usize)> {
+        Some(self.lanes()?.bytes_max(tokens, rows_max))
+    }
+
     pub(super) fn key_value_mut(&mut self) -> Option<&mut KeyValue> {
         match &mut self.kind {
             Kind::KeyValue(key_value) => Some(key_value),

@@ -196,6 +196,15 @@ impl Memory {
         }
     }
 
+    /// What a running sequence that may reach so many tokens, at most `rows_max` of them in a pass, has beside its pages:
+    /// a lane, where keys and values are not read from pages. While lanes grow, and where they have fewer bits while they
+    /// are attended to, one layer's are there twice.
+    pub fn lane_bytes_max(&self, tokens: usize, rows_max: usize) -> usize {
+        let lanes = self.layers.iter().filter_map(|layer| layer.lane_bytes_max(tokens, rows_max));
+        let (lanes, twice): (Vec<usize>, Vec<usize>) = lanes.unzip();
+        lanes.iter().sum::<usize>() + twice.into_iter().max().unwrap_or(0)
+    }
+
     /// Of the recurrent state of one sequence.
     pub fn state_bytes(&self) -> usize {
         self.layers.iter().filter_map(Cache::recurrence).map(|layer| layer.bytes_each()).sum()

@@ -76,6 +76,11 @@ impl Encoding {
         positions * self.parts().into_iter().map(row).sum::<usize>()
     }
 
+    /// Of the keys and values of so many positions as they are computed.
+    pub fn full_bytes(self, positions: usize) -> usize {
+        Encoding { bits: None, ..self }.bytes(positions)
+    }
+
     /// What [`Stored::to_bytes`] made of so many positions.
     pub fn stored(self, bytes: &[u8], positions: usize) -> Stored {
         let mut rest = bytes;

@@ -48,7 +48,8 @@ pub struct Args {
     /// Also read 1 GiB of memory again and again: what decoding could reach at best
     #[arg(long)]
     memory: bool,
-    /// Also tell where the time of decoding goes: products, attention, other kernels, outside of kernels (on the CPU)
+    /// Also tell where the time of decoding goes: products, attention, other kernels, outside of kernels (on a GPU only:
+    /// handing it work, waiting for it, neither)
     #[arg(long)]
     parts: bool,
     /// Let MLX's own operations compute everything, without the program's kernels (on the CPU)

@@ -14,11 +14,12 @@ pub struct Parts {
 }
 
 /// The lines of the table, in their order. What no kernel took is a line more.
-const KINDS: [(Part, &str); 4] = [
+const KINDS: [(Part, &str); 5] = [
     (Part::Products, "products"),
     (Part::Attention, "attention"),
     (Part::Other, "other kernels"),
     (Part::Between, "between kernels"),
+    (Part::Queue, "a GPU's queue"),
 ];
 
 impl Parts {
@@ -50,8 +51,10 @@ impl Parts {
         let of = |part: Part| {
             self.kernels.iter().filter(|kernel| kernel.1 == part).map(|kernel| kernel.2).sum()
         };
-        let mut kinds: Vec<_> =
-            KINDS.iter().map(|&(part, name)| (name, self.share(of(part)))).collect();
+        // Who has a queue has no kernels of ours.
+        let has_queue = self.kernels.iter().any(|kernel| kernel.1 == Part::Queue);
+        let kinds = KINDS.iter().filter(|(part, _)| has_queue == (*part == Part::Queue));
+        let mut kinds: Vec<_> = kinds.map(|&(part, name)| (name, self.share(of(part)))).collect();
         let rest = 1.0 - kinds.iter().map(|(_, share)| share).sum::<f64>();
         kinds.push(("outside", rest.max(0.0)));
         kinds
