@@ -8,7 +8,7 @@ use std::time::Instant;
 use fixtures::skills::QUESTIONS;
 use protocol::{
     Engine, Event, FinishReason, Format, Input, LoadModel, Message, Options, Outbox, Request,
-    RequestId, Role, Think, TokenLogprob, ToolChoice,
+    RequestId, Role, Think, TokenLogprob,
 };
 
 use crate::executor::Executor;
@@ -136,14 +136,11 @@ fn request(number: u64) -> Request {
     let (input, format, options) = (input(&mut dice), format(&mut dice), options(&mut dice));
     let thinks = format == Format::Free && dice.below(3) == 0;
     Request {
-        id: RequestId(number),
-        input,
         options,
         format,
         think: if thinks { Think::On } else { Think::Off },
-        tool_choice: ToolChoice::default(),
         logprobs: (dice.below(3) == 0).then(|| dice.below(4) as u8),
-        render_only: false,
+        ..Request::new(RequestId(number), input)
     }
 }
 

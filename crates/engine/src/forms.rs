@@ -234,7 +234,7 @@ fn asks(request: &Request) -> bool {
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use protocol::{Message, Options, RequestId};
+    use protocol::{Message, RequestId};
 
     use super::*;
 
@@ -269,16 +269,7 @@ mod tests {
 
     fn request(think: Think, format: Format) -> Request {
         let message = Message::default();
-        Request {
-            id: RequestId(1),
-            input: Input::Chat { messages: vec![message], tools: Vec::new(), template: None },
-            options: Options::default(),
-            format,
-            think,
-            tool_choice: ToolChoice::default(),
-            logprobs: None,
-            render_only: false,
-        }
+        Request { format, think, ..Request::new(RequestId(1), Input::chat(vec![message])) }
     }
 
     /// Nothing is there before somebody asks, and what was refused is refused again.

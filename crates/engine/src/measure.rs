@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use mlx::cpu::parts::{self, Spent};
 use protocol::{
-    Engine, Event, Failure, Format, Input, LoadModel, LoadedModel, Options, Outbox, Request,
-    RequestId, Think, Work,
+    Engine, Event, Failure, Input, LoadModel, LoadedModel, Options, Outbox, Request, RequestId,
+    Work,
 };
 
 use crate::load;
@@ -229,19 +229,13 @@ impl Bench {
 fn request(id: u64, exercise: Exercise) -> Request {
     let prompt = letters(id) + &" a".repeat(exercise.prompt_tokens);
     Request {
-        id: RequestId(id),
-        input: Input::Raw { prompt },
         options: Options {
             num_predict: Some(exercise.decode_tokens as i64),
             temperature: Some(exercise.temperature),
             seed: Some(1),
             ..Options::default()
         },
-        format: Format::Free,
-        think: Think::Unset,
-        logprobs: None,
-        tool_choice: protocol::ToolChoice::default(),
-        render_only: false,
+        ..Request::raw(RequestId(id), prompt)
     }
 }
 

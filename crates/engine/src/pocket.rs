@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use protocol::{
-    Engine, Event, Format, Input, LoadModel, Message, ModelFiles, Options, Outbox, Request,
-    RequestId, Role, Think, ToolChoice, Usage, Work,
+    Engine, Event, Input, LoadModel, Message, ModelFiles, Options, Outbox, Request, RequestId,
+    Role, Think, Usage, Work,
 };
 
 use crate::executor::Executor;
@@ -54,18 +54,13 @@ fn message(role: Role, content: &str) -> Message {
 
 fn chat(id: u64, messages: Vec<Message>, num_predict: i64) -> Request {
     Request {
-        id: RequestId(id),
-        input: Input::Chat { messages, tools: Vec::new(), template: None },
         options: Options {
             temperature: Some(0.0),
             num_predict: Some(num_predict),
             ..Options::default()
         },
-        format: Format::Free,
         think: Think::Off,
-        tool_choice: ToolChoice::default(),
-        logprobs: None,
-        render_only: false,
+        ..Request::new(RequestId(id), Input::chat(messages))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use mlx::Edit;
 use protocol::{
     Engine, Event, Failure, FailureKind, FinishReason, Format, Input, Options, Outbox, Request,
-    RequestId, Think, ToolChoice, Work,
+    RequestId, ToolChoice, Work,
 };
 use text::Text;
 use text::constraint::{Grammar, Vocabulary, Wish};
@@ -88,14 +88,8 @@ impl Outbox for Readers {
 pub(crate) fn request(id: u64, prompt: &str, num_predict: i64, stop: &[&str]) -> Request {
     let stop = (!stop.is_empty()).then(|| stop.iter().map(|stop| (*stop).to_owned()).collect());
     Request {
-        id: RequestId(id),
-        input: Input::Raw { prompt: prompt.to_owned() },
         options: Options { num_predict: Some(num_predict), stop, ..Options::default() },
-        format: protocol::Format::Free,
-        think: Think::Unset,
-        logprobs: None,
-        tool_choice: protocol::ToolChoice::default(),
-        render_only: false,
+        ..Request::raw(RequestId(id), prompt)
     }
 }
 

@@ -70,16 +70,7 @@ fn greedy(num_predict: i64) -> Options {
 }
 
 fn request(id: u64, prompt: &str, options: Options) -> Request {
-    Request {
-        id: RequestId(id),
-        input: Input::Raw { prompt: prompt.to_owned() },
-        options,
-        format: Format::Free,
-        think: Think::Unset,
-        logprobs: None,
-        tool_choice: protocol::ToolChoice::default(),
-        render_only: false,
-    }
+    Request { options, ..Request::raw(RequestId(id), prompt) }
 }
 
 fn serve(engine: &mut dyn Engine, requests: Vec<Request>) -> HashMap<RequestId, Reply> {

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use protocol::{
-    Engine, Event, FinishReason, Format, Input, LoadModel, ModelFiles, Options, Outbox, Request,
-    RequestId, Think, ToolChoice, Work,
+    Engine, Event, FinishReason, Format, LoadModel, ModelFiles, Options, Outbox, Request,
+    RequestId, Work,
 };
 use serde_json::Value;
 
@@ -83,14 +83,9 @@ fn request(id: usize, schema: &Value) -> Request {
         ..Options::default()
     };
     Request {
-        id: RequestId(id as u64),
-        input: Input::Raw { prompt: "The cat says: ".to_owned() },
         options,
         format: Format::Schema(schema.clone()),
-        think: Think::Unset,
-        logprobs: None,
-        tool_choice: ToolChoice::default(),
-        render_only: false,
+        ..Request::raw(RequestId(id as u64), "The cat says: ")
     }
 }
 

@@ -55,14 +55,9 @@ fn load_with(model: &Path, draft: &Path, drafts: Drafts) -> Box<dyn Engine> {
 fn request(id: u64, question: &str, think: bool, options: &Options) -> Request {
     let message = Message { role: Role::User, content: question.to_owned(), ..Message::default() };
     Request {
-        id: RequestId(id),
-        input: Input::Chat { messages: vec![message], tools: Vec::new(), template: None },
         options: options.clone(),
-        format: Format::Free,
         think: if think { Think::On } else { Think::Off },
-        logprobs: None,
-        tool_choice: protocol::ToolChoice::default(),
-        render_only: false,
+        ..Request::new(RequestId(id), Input::chat(vec![message]))
     }
 }
 
@@ -345,7 +340,7 @@ fn gain(
     let one = |engine: &mut dyn Engine, id| {
         let (reader, took) = serve(engine, vec![ask(id)]);
         let reply = reader.replies[&id].clone();
-        (f64::from(reply.2 - 1) / took.as_secs_f64(), reply.1)
+        (f64::from(reply.tokens - 1) / took.as_secs_f64(), reply.content)
     };
     let pair = |id| {
         let ((plain, said), (drafting, same)) = match id % 2 {

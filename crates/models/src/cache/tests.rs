@@ -116,7 +116,11 @@ impl World {
         let lanes = self.memory.layers.iter().filter_map(Cache::lanes);
         let lanes: usize = lanes.map(|lanes| lanes.bytes(&mut HashSet::new())).sum();
         let most = |(_, tokens): &(Slot, Vec<f32>)| self.memory.lane_bytes_max(tokens.len(), 11);
-        assert!(lanes <= self.slots.iter().map(most).sum::<usize>(), "{:?}: {lanes} bytes", self.kind);
+        assert!(
+            lanes <= self.slots.iter().map(most).sum::<usize>(),
+            "{:?}: {lanes} bytes",
+            self.kind
+        );
     }
 
     fn act(&mut self, dice: &mut Dice) {
