@@ -40,6 +40,8 @@ pub(crate) struct Metrics {
     pub total: u64,
     pub load: u64,
     pub prompt_tokens: u32,
+    /// Of these, what needed no computing.
+    pub cached_tokens: u32,
     pub prompt: u64,
     pub generated_tokens: u32,
     pub generate: u64,
@@ -133,6 +135,7 @@ impl Fold {
                 total: nanos(self.clock.elapsed()),
                 load: nanos(self.load),
                 prompt_tokens: usage.prompt_tokens,
+                cached_tokens: usage.cached_tokens,
                 prompt: usage.prompt_nanos,
                 generated_tokens: usage.generated_tokens,
                 generate: usage.generate_nanos,

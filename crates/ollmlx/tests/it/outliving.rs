@@ -52,7 +52,14 @@ fn a_conversation_goes_on_after_a_restart() {
     let second = chat(&server, &messages);
     let found = cached(&server, 1)[0];
     assert!(found + 64 > computed, "{found} of {computed}");
-    assert!(found < second["prompt_eval_count"].as_u64().unwrap());
+    let prompt = second["prompt_eval_count"].as_u64().unwrap();
+    assert!(found < prompt);
+    // Who asks in OpenAI's words is told.
+    let body = json!({"model": "pocket", "messages": messages});
+    let usage = &post(&server, "/v1/chat/completions", &body).json()["usage"];
+    assert_eq!(usage["prompt_tokens"], prompt);
+    let known = usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+    assert!((found..prompt).contains(&known), "{usage}");
     end(server);
 
     // Nothing depends on it, and it can be switched off.

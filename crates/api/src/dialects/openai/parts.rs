@@ -35,15 +35,26 @@ pub(super) struct UsageOut {
     prompt_tokens: u64,
     completion_tokens: u64,
     total_tokens: u64,
+    /// Ollama has none; where nothing was known, there is none here either.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_tokens_details: Option<PromptTokensOut>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+struct PromptTokensOut {
+    /// Of the prompt, what needed no computing.
+    cached_tokens: u64,
 }
 
 impl From<Metrics> for UsageOut {
     fn from(metrics: Metrics) -> UsageOut {
         let (prompt, completion) = (metrics.prompt_tokens.into(), metrics.generated_tokens.into());
+        let cached_tokens = metrics.cached_tokens.into();
         UsageOut {
             prompt_tokens: prompt,
             completion_tokens: completion,
             total_tokens: prompt + completion,
+            prompt_tokens_details: (cached_tokens > 0).then_some(PromptTokensOut { cached_tokens }),
         }
     }
 }
