@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::activations::{Activations, Row};
 use super::codec::{Bits2, Bits3, Bits4, Bits5, Bits6, Bits8, Codec, Float4};
 use super::few::{self, Few};
-use super::many::{self, Many, Pack, TILE_COLUMNS, Tile, Units, WIDTH};
+use super::many::{self, Coming, Many, Pack, TILE_COLUMNS, Tile, Units, WIDTH};
 use super::matrix::{Kind, QuantizedMatrix};
 use super::scales::{PADDING, Prepare, prepare};
 use super::tiled::{self, PANEL_ROWS, Panels, Tiled};
@@ -95,7 +95,9 @@ impl Call<'_> {
     pub fn perform(&self, task: usize) {
         match self.tasks.get(task) {
             (run, Part::Few { columns }) => self.few(run, columns, self.tasks.next(task)),
-            (run, Part::Many { columns, rows }) => self.many(run, columns, rows),
+            (run, Part::Many { columns, rows }) => {
+                self.many(run, columns, rows, self.tasks.next(task));
+            }
         }
     }
 
@@ -172,8 +174,20 @@ impl Call<'_> {
         });
     }
 
-    /// One tile of weight rows (columns of the output) against some rows of the run's activations.
-    fn many(&self, run: &Run, columns: Range<usize>, rows: Range<usize>) {
+    /// Weights from a row and a column on, as many as a tile has.
+    fn coming(&self, (matrix, row): (usize, usize), column: usize) -> Coming {
+        let w = &self.matrices[matrix];
+        let span = TILE_COLUMNS.min(w.columns - column);
+        Coming {
+            codes: w.codes.as_ptr().wrapping_add(row * w.row_bytes() + column * w.kind.bits() / 8),
+            row_bytes: w.row_bytes(),
+            rows: WIDTH * self.loops.lanes,
+            bytes: span * w.kind.bits() / 8,
+        }
+    }
+
+    /// One tile of weight rows (columns of the output) against some rows of the run's activations; `next` as for few.
+    fn many(&self, run: &Run, columns: Range<usize>, rows: Range<usize>, next: (usize, usize)) {
         let w = &self.matrices[run.matrix];
         let width = WIDTH * self.loops.lanes;
         let (column, columns) = (columns.start, columns.len());
@@ -236,7 +250,12 @@ impl Call<'_> {
                         let panel = run.panel + first / PANEL_ROWS;
                         tiled(&Tiled { tile, panels, panel, rows: count });
                     } else {
-                        (self.loops.many)(&Many { tile, x, units: self.loops.units(group) });
+                        let coming = match start + span < w.columns {
+                            true => self.coming((run.matrix, row), start + span),
+                            false => self.coming(next, 0),
+                        };
+                        let units = self.loops.units(group);
+                        (self.loops.many)(&Many { tile, x, units, coming });
                     }
                 }
                 for i in 0..count {

@@ -59,6 +59,41 @@ pub(crate) struct Many<'a> {
     pub tile: Tile,
     pub x: &'a [Row],
     pub units: Units,
+    pub coming: Coming,
+}
+
+/// Codes that will probably be unpacked next. They are asked for while this tile is used, a few lines before each block of
+/// rows: unpacking reads so many rows of weights at once that the processor does not see where it goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Coming {
+    pub codes: *const u8,
+    pub row_bytes: usize,
+    pub rows: usize,
+    /// Of each row.
+    pub bytes: usize,
+}
+
+/// What comes from memory at once.
+const LINE_BYTES: usize = 64;
+
+impl Coming {
+    /// Asks for the next `lines` lines.
+    #[inline(always)]
+    unsafe fn ask<V: Simd>(&mut self, at: &mut usize, lines: usize) {
+        for _ in 0..lines {
+            if self.rows == 0 {
+                return;
+            }
+            // SAFETY: as in `crate::simd`; asking reads nothing.
+            unsafe { V::prefetch(self.codes.wrapping_add(*at)) };
+            *at += LINE_BYTES;
+            if *at >= self.bytes {
+                *at = 0;
+                self.rows -= 1;
+                self.codes = self.codes.wrapping_add(self.row_bytes);
+            }
+        }
+    }
 }
 
 /// A span's units of four columns.
@@ -149,14 +184,19 @@ unsafe fn many<V: Simd, D: Dot<V>, C: Codec>(args: &Many<'_>) {
     // SAFETY: as in `crate::simd`; the caller's promise.
     unsafe {
         let (mut first, rows) = (0, args.x.len());
+        let (mut coming, mut at) = (args.coming, 0);
+        let lines = coming.rows * coming.bytes.div_ceil(LINE_BYTES);
+        let lines = lines.div_ceil(rows.div_ceil(if V::LANES == 16 { 6 } else { 4 }).max(1));
         // As registers allow.
         if const { V::LANES == 16 } {
             while first + 4 < rows {
+                coming.ask::<V>(&mut at, lines);
                 rows_by_tile::<V, D, C, 6>(args, first);
                 first += 6;
             }
         }
         while first < rows {
+            coming.ask::<V>(&mut at, lines);
             rows_by_tile::<V, D, C, 4>(args, first);
             first += 4;
         }
