@@ -99,7 +99,7 @@ fn input(dice: &mut Dice) -> Input {
         messages.push(message(Role::Assistant, "I do not know.".to_owned()));
     }
     messages.push(message(Role::User, question.to_owned()));
-    Input::Chat { messages, tools: Vec::new(), template: None }
+    Input::chat(messages)
 }
 
 fn format(dice: &mut Dice) -> Format {

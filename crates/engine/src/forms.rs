@@ -211,7 +211,7 @@ fn compile(key: &Key, calls: Option<CallSyntax>, vocabulary: &Vocabulary) -> tex
 
 /// The tags around a model's thoughts.
 fn thoughts_of(text: &Text) -> Option<Tags> {
-    let input = Input::Chat { messages: Vec::new(), tools: Vec::new(), template: None };
+    let input = Input::chat(Vec::new());
     text.parser(&input, &Think::On, "").thoughts().cloned()
 }
 

@@ -307,7 +307,7 @@ fn thoughts_come_before_the_form() {
     let mut engine = babble();
     let message = protocol::Message { content: "a color".to_owned(), ..Default::default() };
     let format = Format::Schema(serde_json::json!({"enum": ["red", "green"]}));
-    let input = Input::Chat { messages: vec![message], tools: Vec::new(), template: None };
+    let input = Input::chat(vec![message]);
     for (think, prompt_closes) in [(Think::Off, true), (Think::On, false)] {
         let asked =
             Request { input: input.clone(), think, ..formed(1, "", greedy(60), format.clone()) };

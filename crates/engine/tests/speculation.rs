@@ -274,7 +274,7 @@ fn measured(
     let mut engine = load(&models(), drafts);
     let (mut time, mut tokens) = (Duration::ZERO, 0);
     for (id, (messages, think)) in (0..).zip(cases) {
-        let input = Input::Chat { messages: messages.clone(), tools: Vec::new(), template: None };
+        let input = Input::chat(messages.clone());
         let ask = Request { input, ..request(id, "", *think, options) };
         let (reader, took) = serve(&mut *engine, vec![ask]);
         time += took;

@@ -75,9 +75,7 @@ impl Input {
     pub fn chat(messages: Vec<Message>) -> Input {
         Input::Chat { messages, tools: Vec::new(), template: None }
     }
-}
 
-impl Input {
     /// Pictures in all messages.
     pub fn images(&self) -> usize {
         match self {

@@ -467,7 +467,7 @@ fn an_answer_has_a_header_in_harmony() {
         ("tokenizer_config.json", config.to_string()),
     ]);
     let text = Text::from_files(&files).unwrap().with_parser(Some("harmony"), None);
-    let input = protocol::Input::Chat { messages: Vec::new(), tools: Vec::new(), template: None };
+    let input = protocol::Input::chat(Vec::new());
     let prompt = "<|start|>assistant";
     let think = protocol::Think::On;
     let thinking = Thinking::of(&text.parser(&input, &think, prompt), prompt, &think);
