@@ -3,8 +3,9 @@
 //!
 //! A page's name is a hash over all tokens up to its end, begun with what made it (model, format, layout), so equal names
 //! mean equal contents whoever wrote them. The last page of a sequence may be filled in part; which tokens a page stands
-//! for is told beside it, so that a prompt finds the one with which it shares most. Runs of pages are written behind, by a thread of its own, to files that appear
-//! whole or not at all; several processes may share a folder. Knows no tree and no executor: bytes in, bytes out.
+//! for is told beside it, so that a prompt finds the one with which it shares most. Runs of pages are written behind, by a
+//! thread of its own, to files that appear whole or not at all; several processes may share a folder. Knows no tree and no
+//! executor: bytes in, bytes out.
 //!
 //! Nothing here fails a request. What cannot be written is dropped, what cannot be read is not there; both leave a line
 //! in the log, and a file that is not what it says is removed.
