@@ -1,6 +1,6 @@
 //! How fast the products are on this machine, beside a plain read of the same bytes by the same threads.
 //!
-//! `cargo run --release -p kernels --example products [-- [--cached] <filter>...]`, or `-- --model [1 | 8 | 512]` for
+//! `cargo run --release -p kernels --example products [-- [--cached] <filter>...]`, or `-- --model [ROWS...]` for
 //! all products of a small model in turn, or `-- --experts` for layers of mixtures; `OLLMLX_CPU_ISA` and `OLLMLX_NUM_THREADS` apply.
 //! Weights are taken in turn from a buffer larger than the caches. Each figure is the best of some rounds, in which
 //! the read and the products alternate; on a shared machine trust the ratios, not the times. With one thread the
@@ -147,10 +147,8 @@ fn model(cpu: &Cpu<'_>, filter: &[String]) {
     let memory = Memory::new(false);
     let kind = Kind::Affine { bits: 4, group: 64 };
     let layer = [(4096, 1024), (1024, 2048), (6144, 1024), (1024, 3072)];
-    for rows in [1usize, 8, 512] {
-        if !filter.is_empty() && !filter.contains(&rows.to_string()) {
-            continue;
-        }
+    let asked: Vec<usize> = filter.iter().filter_map(|rows| rows.parse().ok()).collect();
+    for rows in if asked.is_empty() { vec![1, 8, 512] } else { asked } {
         let (x, mut y) = (activations(rows * 3072), vec![bf16::ZERO; rows * 151_936]);
         let mut step = || {
             let start = seconds(cpu);
