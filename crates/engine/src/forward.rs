@@ -46,7 +46,7 @@ impl Forward {
         let lengths: Vec<(Slot, usize)> =
             feeds.iter().map(|feed| (feed.slot, feed.rows())).collect();
         let batch = Batch::new(self.tokens(feeds), &lengths, &self.memory);
-        let hidden = self.model.forward(&batch, &mut self.memory);
+        let hidden = self.model.forward(batch, &mut self.memory);
         // What comes out at the end of a chunk in the middle of a prompt nobody wants, only what is remembered of it.
         let silent = feeds.iter().filter(|feed| feed.draws.is_empty());
         let remembered: Vec<Array> =

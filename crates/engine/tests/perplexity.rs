@@ -110,7 +110,7 @@ fn logits(
 ) -> Vec<Vec<f32>> {
     let tokens = Array::from_slice(tokens, &[tokens.len() as i32]);
     let batch = Batch::new(tokens, parts, memory);
-    let logits = model.logits(&model.forward(&batch, memory)).cast(Dtype::F32);
+    let logits = model.logits(&model.forward(batch, memory)).cast(Dtype::F32);
     let wide = logits.dim(-1) as usize;
     logits.to_vec::<f32>().unwrap().chunks(wide).map(<[f32]>::to_vec).collect()
 }

@@ -107,13 +107,13 @@ impl Arrangement {
     fn pass(&mut self, rows: usize) {
         let parts: Vec<(Slot, usize)> = self.slots.iter().map(|slot| (*slot, rows)).collect();
         let all = (rows * parts.len()) as i32;
-        let batch = Batch::new(mlx::zeros(&[all], Dtype::U32), &parts, &self.memory);
+        let mut batch = Batch::new(mlx::zeros(&[all], Dtype::U32), &parts, &self.memory);
         let numbers = |heads: i32| {
             let x = mlx::full(&[all, heads * WIDTH], 0.5, Dtype::Bf16);
             batch.split_heads(&x, heads)
         };
         let (queries, keys, values) = (numbers(HEADS), numbers(KV_HEADS), numbers(KV_HEADS));
-        let Some(cache) = self.memory.step(&batch).next() else { return };
+        let Some(cache) = self.memory.step(&mut batch).next() else { return };
         let history = cache.append(&batch, &keys, &values);
         let out = attend(&queries, &history, &AttentionOptions::causal(0.1));
         eval(&[&out]);

@@ -7,7 +7,9 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
+use std::sync::Arc;
 
+use mlx::pages::Places;
 use mlx::{Array, Dtype};
 
 use crate::cache::{Memory, Slot};
@@ -40,11 +42,27 @@ pub struct Batch {
     /// `[rows]`, u32 or i32; may be the still unevaluated result of the step before.
     pub tokens: Array,
     pub segments: Vec<Segment>,
+    /// Where keys and values lie in pages: known when a pass has begun.
+    pub(crate) pages: Option<PagesOf>,
     shape: Shape,
     rows: i32,
     positions: OnceCell<Array>,
     /// Of layers that see alike.
     masks: RefCell<Vec<(MaskOf, Array)>>,
+}
+
+/// A batch on its way through a model's layers.
+pub struct Pass {
+    pub(crate) batch: Batch,
+    /// `[rows, hidden]`
+    pub(crate) x: Array,
+    pub(crate) layers: usize,
+}
+
+/// The pages of a batch's sequences, for layers that see all and for those with windows.
+pub(crate) struct PagesOf {
+    pub whole: Arc<Places>,
+    pub window: Arc<Places>,
 }
 
 /// What each lane sees of so many positions, in the dtype of scores.
@@ -66,6 +84,7 @@ impl Batch {
         Batch {
             tokens,
             segments,
+            pages: None,
             shape,
             rows: start as i32,
             positions: OnceCell::new(),
@@ -75,6 +94,32 @@ impl Batch {
 
     pub fn rows(&self) -> i32 {
         self.rows
+    }
+
+    /// Where the rows' pages are.
+    pub(crate) fn places(&self, of_windows: bool) -> &Arc<Places> {
+        let Some(pages) = &self.pages else { panic!("keys and values outside of a pass") };
+        if of_windows { &pages.window } else { &pages.whole }
+    }
+
+    /// Some of the segments by themselves, which follow each other, in a pass that has begun. Where keys and values lie in
+    /// pages.
+    pub(crate) fn of(&self, segments: Range<usize>) -> Batch {
+        let Some(pages) = &self.pages else { panic!("a part of a batch that is not in pages") };
+        let chosen = &self.segments[segments.clone()];
+        let first = chosen.first().map_or(0, |segment| segment.start);
+        let rows = chosen.iter().map(|segment| segment.length).sum::<usize>();
+        let part = |places: &Places| Arc::new(places.of(segments.clone()));
+        let segment = |segment: &Segment| Segment { start: segment.start - first, ..*segment };
+        Batch {
+            tokens: self.tokens.narrow(0, first as i32, (first + rows) as i32),
+            segments: chosen.iter().map(segment).collect(),
+            pages: Some(PagesOf { whole: part(&pages.whole), window: part(&pages.window) }),
+            shape: Shape::Ragged,
+            rows: rows as i32,
+            positions: OnceCell::new(),
+            masks: RefCell::default(),
+        }
     }
 
     pub fn shape(&self) -> Shape {
@@ -130,6 +175,32 @@ impl Batch {
     }
 }
 
+impl Pass {
+    /// How many it is through.
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// What the next layer begins with: when it is computed, all before it is.
+    pub fn hidden(&self) -> &Array {
+        &self.x
+    }
+
+    /// The first `segments` go on by themselves, and so do the others; each of them is one at least. Where keys and values
+    /// lie in pages.
+    pub fn split(self, segments: usize) -> [Pass; 2] {
+        let Pass { batch, x, layers } = self;
+        let end = batch.segments.len();
+        let row = batch.segments[segments].start as i32;
+        let part = |segments: Range<usize>, rows: Range<i32>| Pass {
+            batch: batch.of(segments),
+            x: x.narrow(0, rows.start, rows.end),
+            layers,
+        };
+        [part(0..segments, 0..row), part(segments..end, row..batch.rows)]
+    }
+}
+
 fn shape(segments: &[Segment]) -> Shape {
     let Some(first) = segments.first() else { return Shape::Ragged };
     let alike = |s: &Segment| (s.length, s.position) == (first.length, first.position);
@@ -156,8 +227,8 @@ mod tests {
         let slots: Vec<Slot> = places.iter().map(|_| memory.open()).collect();
         let pass = |memory: &mut Memory, parts: &[(Slot, usize)]| {
             let rows: usize = parts.iter().map(|(_, length)| length).sum();
-            let batch = Batch::new(mlx::zeros(&[rows as i32], mlx::Dtype::U32), parts, memory);
-            let _ = memory.step(&batch);
+            let mut batch = Batch::new(mlx::zeros(&[rows as i32], mlx::Dtype::U32), parts, memory);
+            let _ = memory.step(&mut batch);
             batch
         };
         for (slot, (position, _)) in slots.iter().zip(places) {
@@ -220,8 +291,9 @@ mod tests {
     fn a_slot_stands_once_in_a_batch() {
         let mut memory = memory();
         let slot = memory.open();
-        let batch = Batch::new(mlx::zeros(&[2], mlx::Dtype::U32), &[(slot, 1), (slot, 1)], &memory);
-        let _ = memory.step(&batch);
+        let mut batch =
+            Batch::new(mlx::zeros(&[2], mlx::Dtype::U32), &[(slot, 1), (slot, 1)], &memory);
+        let _ = memory.step(&mut batch);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub mod nn;
 mod weights;
 
 pub use arch::ARCHITECTURES;
-pub use batch::{Batch, Segment, Shape};
+pub use batch::{Batch, Pass, Segment, Shape};
 pub use cache::{Cache, KvShape, KvType, Memory, Page, Slot, State, StateShape};
 pub use config::Section;
 pub use error::{Error, Result};

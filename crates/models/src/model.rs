@@ -3,7 +3,7 @@
 use mlx::Array;
 
 use crate::arch::ARCHITECTURES;
-use crate::batch::Batch;
+use crate::batch::{Batch, Pass};
 use crate::cache::Memory;
 use crate::config::{self, Section};
 use crate::error::{Error, Result};
@@ -13,7 +13,24 @@ use crate::weights::Weights;
 pub trait Model {
     /// The hidden state of every row after the last norm, `[rows, hidden]`. The slots' memory grows by their rows,
     /// also where the pass unwinds half-way: then rewind them to where they were.
-    fn forward(&self, batch: &Batch, memory: &mut Memory) -> Array;
+    fn forward(&self, batch: Batch, memory: &mut Memory) -> Array {
+        let mut pass = self.begin(batch, memory);
+        while pass.layers() < self.layers() {
+            self.advance(&mut pass, memory);
+        }
+        self.end(pass)
+    }
+
+    /// A pass before its first layer; the slots' memory has grown.
+    fn begin(&self, batch: Batch, memory: &mut Memory) -> Pass;
+
+    /// Takes it through one more layer. Other passes may come in between, over other slots.
+    fn advance(&self, pass: &mut Pass, memory: &mut Memory);
+
+    /// What comes of a pass that is through.
+    fn end(&self, pass: Pass) -> Array;
+
+    fn layers(&self) -> usize;
 
     /// `[rows, hidden]` → `[rows, vocabulary]`. Ask for the rows that are needed only.
     fn logits(&self, hidden: &Array) -> Array;

@@ -38,7 +38,7 @@ impl Sequences {
         let rows = tokens.dim(0) as usize / self.slots.len();
         let parts: Vec<_> = self.slots.iter().map(|slot| (*slot, rows)).collect();
         let batch = Batch::new(tokens, &parts, &self.memory);
-        let hidden = self.model.forward(&batch, &mut self.memory);
+        let hidden = self.model.forward(batch, &mut self.memory);
         let last: Vec<i32> = (1..=self.slots.len()).map(|end| (end * rows) as i32 - 1).collect();
         let last = hidden.take(&Array::from_slice(&last, &[last.len() as i32]), 0);
         self.model.logits(&last).argmax(-1, false)

@@ -276,6 +276,23 @@ impl Places {
         Places { parts, blocks, tokens, number: NUMBER.fetch_add(1, Ordering::Relaxed) }
     }
 
+    /// Some of the parts by themselves, which follow each other.
+    pub fn of(&self, parts: Range<usize>) -> Places {
+        let Some(first) = self.parts.get(parts.start) else {
+            return Places::new(Vec::new(), Vec::new(), self.tokens);
+        };
+        let (row, block) = (first.row, first.blocks.start);
+        let chosen = &self.parts[parts];
+        let end = chosen.last().map_or(block, |part| part.blocks.end);
+        let part = |part: &Part| Part {
+            row: part.row - row,
+            blocks: part.blocks.start - block..part.blocks.end - block,
+            ..part.clone()
+        };
+        let blocks = self.blocks[block..end].to_vec();
+        Places::new(chosen.iter().map(part).collect(), blocks, self.tokens)
+    }
+
     fn rows(&self) -> usize {
         self.parts.last().map_or(0, |part| part.row + part.length)
     }

@@ -3,7 +3,7 @@
 
 use mlx::{Array, Dtype};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Pass};
 use crate::cache::{Cache, Memory};
 use crate::config::Section;
 use crate::error::Result;
@@ -96,12 +96,24 @@ impl<L: Layer> Decoder<L> {
 }
 
 impl<L: Layer> Model for Decoder<L> {
-    fn forward(&self, batch: &Batch, memory: &mut Memory) -> Array {
-        let mut x = self.embed.forward(&batch.tokens);
-        for (layer, cache) in self.layers.iter().zip(memory.step(batch)) {
-            x = layer.forward(&x, batch, cache);
-        }
-        self.norm.forward(&x)
+    fn begin(&self, mut batch: Batch, memory: &mut Memory) -> Pass {
+        let _ = memory.step(&mut batch);
+        let x = self.embed.forward(&batch.tokens);
+        Pass { batch, x, layers: 0 }
+    }
+
+    fn advance(&self, pass: &mut Pass, memory: &mut Memory) {
+        let (layer, cache) = (&self.layers[pass.layers], memory.layer(pass.layers));
+        pass.x = layer.forward(&pass.x, &pass.batch, cache);
+        pass.layers += 1;
+    }
+
+    fn end(&self, pass: Pass) -> Array {
+        self.norm.forward(&pass.x)
+    }
+
+    fn layers(&self) -> usize {
+        self.layers.len()
     }
 
     fn logits(&self, hidden: &Array) -> Array {

@@ -44,8 +44,6 @@ pub(super) enum Store {
 pub(super) struct Pages {
     pub place: Place,
     pub receipts: Rc<Receipts>,
-    /// Of the pass under way.
-    pub places: Option<Arc<Places>>,
 }
 
 /// What the queries of a batch attend to.
@@ -102,11 +100,10 @@ impl Cache {
         let kind = match store {
             Store::Lanes(lanes) => lanes.append(batch, keys, values),
             Store::Pages(pages) => {
-                let Pages { place, receipts, places } = pages;
-                let Some(places) = places else { panic!("keys and values outside of a pass") };
-                receipts.append(places, *place, keys, values);
-                let (places, receipts) = (Arc::clone(places), Rc::clone(receipts));
-                Kept::Pages { places, place: *place, receipts }
+                let Pages { place, receipts } = pages;
+                let places = Arc::clone(batch.places(window.is_some()));
+                receipts.append(&places, *place, keys, values);
+                Kept::Pages { places, place: *place, receipts: Rc::clone(receipts) }
             }
         };
         History { window: *window, kind }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use mlx::pages::{Block, Layout, Number, Part as BatchPart, Place, Places, Receipts};
 use mlx::{Array, Dtype};
 
-use crate::batch::{Batch, Segment};
+use crate::batch::{Batch, PagesOf, Segment};
 
 use lanes::Lanes;
 pub(crate) use lanes::Past;
@@ -160,7 +160,7 @@ impl Memory {
                     let place =
                         Place { layout: layout(shape, tokens, dtype, kv_type), offset: *end };
                     *end += place.layout.bytes();
-                    Store::Pages(Pages { place, receipts: Rc::clone(&receipts), places: None })
+                    Store::Pages(Pages { place, receipts: Rc::clone(&receipts) })
                 }
             };
         }
@@ -256,10 +256,6 @@ impl Memory {
                 lanes.close(slot);
             } else if let Some(recurrent) = cache.recurrent_mut() {
                 recurrent.close(slot);
-            }
-            // Else pages would live until the next pass.
-            if let Some(KeyValue { store: Store::Pages(pages), .. }) = cache.key_value_mut() {
-                pages.places = None;
             }
         }
     }
@@ -382,9 +378,14 @@ impl Memory {
         lanes + states + parts.flatten().map(Part::bytes).sum::<usize>()
     }
 
+    /// The cache of a layer.
+    pub fn layer(&mut self, index: usize) -> &mut Cache {
+        &mut self.layers[index]
+    }
+
     /// Begins a forward pass: the batch's slots grow by its rows, and each layer takes its cache, in order. If the pass
     /// then unwinds, the slots must be rewound before they are used again.
-    pub fn step(&mut self, batch: &Batch) -> std::slice::IterMut<'_, Cache> {
+    pub fn step(&mut self, batch: &mut Batch) -> std::slice::IterMut<'_, Cache> {
         let mut copies = Vec::new();
         for &Segment { slot, position, length, .. } in &batch.segments {
             assert_eq!(self.length(slot), position, "{slot:?} twice in a batch, or an old batch");
@@ -398,7 +399,7 @@ impl Memory {
             let block = |part: &Option<Part>| part.as_ref().and_then(Part::block).cloned();
             let pairs = blocks.filter_map(|(from, to)| Some((block(from)?, block(to)?)));
             pages.receipts.copy(pairs.collect());
-            self.place(batch);
+            batch.pages = Some(self.pages_of(batch));
         }
         for segment in &batch.segments {
             self.table.forget(segment.slot);
@@ -426,15 +427,10 @@ impl Memory {
         self.table.grow(slot, count, make)
     }
 
-    /// Tells the layers where the batch's pages are.
-    fn place(&mut self, batch: &Batch) {
-        let whole = self.places(batch, |entry| &entry.whole, |_| 0);
-        let window = self.places(batch, |entry| &entry.window, |slot| self.table.gone(slot));
-        for key_value in self.layers.iter_mut().filter_map(Cache::key_value_mut) {
-            if let Store::Pages(pages) = &mut key_value.store {
-                let places = if key_value.window.is_some() { &window } else { &whole };
-                pages.places = Some(Arc::clone(places));
-            }
+    fn pages_of(&self, batch: &Batch) -> PagesOf {
+        PagesOf {
+            whole: self.places(batch, |entry| &entry.whole, |_| 0),
+            window: self.places(batch, |entry| &entry.window, |slot| self.table.gone(slot)),
         }
     }
 

@@ -88,11 +88,11 @@ impl World {
         let rows: usize = parts.iter().map(|(_, length)| length).sum();
         let tokens: Vec<f32> = (0..rows).map(|row| self.next + row as f32).collect();
         self.next += rows as f32;
-        let batch = Batch::new(mlx::zeros(&[rows as i32], Dtype::U32), &lengths, &self.memory);
+        let mut batch = Batch::new(mlx::zeros(&[rows as i32], Dtype::U32), &lengths, &self.memory);
         let keys: Vec<f32> = tokens.iter().flat_map(|token| row(*token)).collect();
         let keys = Array::from_slice(&keys, &[rows as i32, WIDTH as i32]);
         let (keys, values) = (batch.split_heads(&keys, 1), batch.split_heads(&(-&keys), 1));
-        for cache in self.memory.step(&batch) {
+        for cache in self.memory.step(&mut batch) {
             match cache.recurrence() {
                 None => drop(cache.append(&batch, &keys, &values)),
                 Some(_) => {
@@ -427,9 +427,9 @@ fn lanes_in_fewer_bits_are_as_large_as_they_say() {
         let memory = Memory::new(Dtype::Bf16, [cache]);
         let mut memory = memory.with_kv_type(KvType::from_name(name).unwrap()).in_lanes();
         let slot = memory.open();
-        let batch = Batch::new(mlx::zeros(&[70], Dtype::U32), &[(slot, 70)], &memory);
+        let mut batch = Batch::new(mlx::zeros(&[70], Dtype::U32), &[(slot, 70)], &memory);
         let x = batch.split_heads(&mlx::ones(&[70, 128], Dtype::Bf16), 2);
-        drop(memory.step(&batch).next().unwrap().append(&batch, &x, &x));
+        drop(memory.step(&mut batch).next().unwrap().append(&batch, &x, &x));
         assert_eq!(memory.bytes(), 256 * 4 * row, "{name}: 256 positions of 2 keys and 2 values");
         let first = memory.pages(slot)[0];
         memory.hold(first);

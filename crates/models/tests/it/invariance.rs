@@ -31,7 +31,9 @@ fn check_all(name: &str, model: Box<dyn Model>) {
     let mut random = Random(name.len() as u64);
     let texts = [200, 60, 33].map(|count| random.tokens(count));
     let alone: Vec<Rows> = texts.iter().map(|text| session.alone(text)).collect();
-    for (passes, most) in [("one by one", 1), ("in short chunks", 30), ("in chunks", 200)] {
+    let all_passes =
+        [("one by one", 1), ("in short chunks", 30), ("in chunks", 200), ("in two parts", 90)];
+    for (passes, most) in all_passes {
         let slots = [(); 3].map(|()| session.open());
         let mut done = [0; 3];
         while let Some(first) = (0..3).find(|&text| done[text] < texts[text].len()) {
@@ -48,7 +50,18 @@ fn check_all(name: &str, model: Box<dyn Model>) {
                 .iter()
                 .map(|(text, part)| (slots[*text], &texts[*text][part.clone()]))
                 .collect();
-            let mut rows = session.step(&pass).into_iter();
+            let rows = match passes == "in two parts" && pass.len() > 1 {
+                true => {
+                    let layers = random.below(1 + session.model.layers());
+                    let place = (layers, 1 + random.below(pass.len() - 1));
+                    let between = |session: &mut Session| {
+                        assert_eq!(session.alone(&texts[2]), alone[2], "{name}, in between");
+                    };
+                    session.step_in_two(&pass, place, between)
+                }
+                false => session.step(&pass),
+            };
+            let mut rows = rows.into_iter();
             for (text, part) in parts {
                 done[text] = part.end;
                 for position in part {

@@ -255,7 +255,7 @@ fn an_abandoned_pass_is_taken_back_by_a_rewind() {
 
         let no_indices = mlx::zeros(&[4], Dtype::F32);
         let batch = Batch::new(no_indices, &[(slot, 4)], &session.memory);
-        let failure = mlx::catch(|| session.model.forward(&batch, &mut session.memory));
+        let failure = mlx::catch(|| session.model.forward(batch, &mut session.memory));
         assert!(failure.is_err(), "{name}");
         session.memory.rewind(slot, 20);
         let rows = session.step(&[(slot, &tokens(30)[20..])]);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use mlx::{Array, Dtype};
 use models::nn::{choices_of, with_choices};
-use models::{Batch, Memory, Model, Slot, Weights};
+use models::{Batch, Memory, Model, Pass, Slot, Weights};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -138,12 +138,46 @@ impl Session {
     }
 
     fn own_hidden(&mut self, parts: &[(Slot, &[u32])]) -> Array {
+        let batch = self.batch(parts);
+        self.model.forward(batch, &mut self.memory)
+    }
+
+    fn batch(&self, parts: &[(Slot, &[u32])]) -> Batch {
         let tokens: Vec<u32> =
             parts.iter().flat_map(|(_, tokens)| tokens.iter().copied()).collect();
         let lengths: Vec<_> = parts.iter().map(|(slot, tokens)| (*slot, tokens.len())).collect();
         let tokens = Array::from_slice(&tokens, &[tokens.len() as i32]);
-        let batch = Batch::new(tokens, &lengths, &self.memory);
-        self.model.forward(&batch, &mut self.memory)
+        Batch::new(tokens, &lengths, &self.memory)
+    }
+
+    /// As `step`, where after some layers the first `segments` go on to the end, then `between` is done, and then the others
+    /// go on.
+    pub fn step_in_two(
+        &mut self,
+        parts: &[(Slot, &[u32])],
+        (layers, segments): (usize, usize),
+        between: impl FnOnce(&mut Session),
+    ) -> Rows {
+        let batch = self.batch(parts);
+        let mut pass = self.model.begin(batch, &mut self.memory);
+        self.advance(&mut pass, layers);
+        mlx::eval(&[pass.hidden()]).unwrap();
+        let [first, rest] = pass.split(segments);
+        let mut rows = self.end(first);
+        between(self);
+        rows.extend(self.end(rest));
+        rows
+    }
+
+    fn advance(&mut self, pass: &mut Pass, layers: usize) {
+        while pass.layers() < layers {
+            self.model.advance(pass, &mut self.memory);
+        }
+    }
+
+    fn end(&mut self, mut pass: Pass) -> Rows {
+        self.advance(&mut pass, self.model.layers());
+        log_probabilities(&self.model.logits(&self.model.end(pass)))
     }
 
     /// A sequence by itself, in a slot of its own: the rows of all its tokens.

@@ -142,7 +142,7 @@ impl Session {
     fn pass(&mut self, parts: &[(usize, usize)]) -> Vec<Vec<f32>> {
         let lengths: Vec<_> = parts.iter().map(|(i, length)| (self.slots[*i], *length)).collect();
         let rows: usize = parts.iter().map(|(_, length)| length).sum();
-        let batch = Batch::new(mlx::zeros(&[rows as i32], Dtype::U32), &lengths, &self.memory);
+        let mut batch = Batch::new(mlx::zeros(&[rows as i32], Dtype::U32), &lengths, &self.memory);
         let all = |width: usize, seed: usize| -> Vec<f32> {
             parts.iter().flat_map(|&(i, length)| self.rows(i, length, width, seed)).collect()
         };
@@ -166,7 +166,7 @@ impl Session {
             sinks: self.case.sinks.then_some(&sinks),
             ..AttentionOptions::causal(SCALE)
         };
-        let cache = self.memory.step(&batch).next().unwrap();
+        let cache = self.memory.step(&mut batch).next().unwrap();
         let history = cache.append(&batch, &split(&k, KV_HEADS), &split(&v, KV_HEADS));
         let out = attend(&split(&q, HEADS), &history, &options);
         let found: Vec<f32> = batch.merge_heads(&out).cast(Dtype::F32).to_vec().unwrap();
