@@ -25,6 +25,8 @@ pub(crate) trait Executor {
     type State: Clone;
     /// A step under way.
     type Ticket;
+    /// The part of a step that waits until others are through.
+    type Rest;
 
     #[allow(dead_code)] // For drafts; they come next.
     fn open(&mut self) -> Self::Slot;
@@ -82,6 +84,22 @@ pub(crate) trait Executor {
 
     /// Starts a step. If it fails, all slots remember what they did before.
     fn dispatch(&mut self, feeds: &[Feed<Self::Slot>]) -> Result<Self::Ticket, Failure>;
+    /// Whether part of a step can wait while the other is computed.
+    fn can_part(&self) -> bool;
+    /// As `dispatch`, where some feeds cannot wait: if the step takes so long that they would be late, they are computed to
+    /// the end by themselves, and a rest stays. Until it is through its slots are not touched. Returns when most of the step
+    /// is computed.
+    fn dispatch_by(
+        &mut self,
+        feeds: &[Feed<Self::Slot>],
+        hurry: Hurry,
+    ) -> Result<(Self::Ticket, Option<Self::Rest>), Failure>;
+    /// Goes on with a rest, until then or to its end. If it fails, its slots are useless.
+    fn go_on(
+        &mut self,
+        rest: Self::Rest,
+        until: Duration,
+    ) -> Result<Onward<Self::Ticket, Self::Rest>, Failure>;
     /// Makes the late draws, in order. Must come before anything else is done with a step that has such draws.
     fn draw(&mut self, ticket: &mut Self::Ticket, edits: &[Edits]) -> Result<(), Failure>;
     /// For each feed that draws, in order: what its rows drew. If it fails, the slots of this step and of those after it
@@ -91,6 +109,23 @@ pub(crate) trait Executor {
     fn memory(&self) -> MemoryReport;
     /// Since whenever: what a step took is the difference.
     fn now(&self) -> Duration;
+}
+
+/// What a step owes to those who are read their replies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hurry {
+    /// The first feeds, as many as these, cannot wait.
+    pub feeds: usize,
+    /// By when they are to be through, by `Executor::now`.
+    pub until: Duration,
+    /// What a step takes in which they are by themselves.
+    pub alone: Duration,
+}
+
+/// How far a rest has come.
+pub(crate) enum Onward<Ticket, Rest> {
+    Through(Ticket),
+    Rest(Rest),
 }
 
 /// One sequence's part in a step.

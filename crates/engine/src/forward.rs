@@ -8,16 +8,19 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mlx::Array;
-use models::{Batch, KvType, Memory, Model, Page, Slot, State};
+use models::{Batch, KvType, Memory, Model, Page, Pass, Slot, State};
 use protocol::{Failure, FailureKind, MemoryReport};
 
 use crate::batcher::CHUNK_TOKENS;
 use crate::drawing::Ticket;
-use crate::executor::{Drawn, Executor, Feed, Input};
+use crate::executor::{Drawn, Executor, Feed, Hurry, Input, Onward};
 use crate::sampling::Edits;
 
 /// Steps between two returns of the allocator's free buffers to the system. Price: a slower step.
 const STEPS_PER_CLEARING: u32 = 256;
+
+/// How often somebody looks at the clock in a step that others wait for. Price: some 50 µs each time.
+const GLANCES: usize = 14;
 
 pub(crate) struct Forward {
     model: Box<dyn Model>,
@@ -28,6 +31,12 @@ pub(crate) struct Forward {
     last: HashMap<Slot, (Rc<Array>, usize)>,
     steps: u32,
     start: Instant,
+}
+
+/// Feeds whose pass waits between two layers.
+pub(crate) struct Rest {
+    pass: Pass,
+    feeds: Vec<Feed<Slot>>,
 }
 
 impl Forward {
@@ -43,10 +52,76 @@ impl Forward {
     }
 
     fn step(&mut self, feeds: &[Feed<Slot>]) -> Result<Ticket<Slot>, Failure> {
+        let pass = self.begin(feeds);
+        self.end(pass, feeds)
+    }
+
+    fn begin(&mut self, feeds: &[Feed<Slot>]) -> Pass {
         let lengths: Vec<(Slot, usize)> =
             feeds.iter().map(|feed| (feed.slot, feed.rows())).collect();
         let batch = Batch::new(self.tokens(feeds), &lengths, &self.memory);
-        let hidden = self.model.forward(batch, &mut self.memory);
+        self.model.begin(batch, &mut self.memory)
+    }
+
+    /// As `step`, by the clock.
+    fn step_by(
+        &mut self,
+        feeds: &[Feed<Slot>],
+        hurry: Hurry,
+    ) -> Result<(Ticket<Slot>, Option<Rest>), Failure> {
+        let mut pass = self.begin(feeds);
+        let mut before = self.now();
+        while self.advance(&mut pass)? {
+            let now = self.now();
+            // The head is a good part of a step of few rows, and comes last in any case.
+            let layers = self.model.layers();
+            let left = 2 * layers - pass.layers();
+            let rest = hurry.alone.mul_f64(left as f64 / (2 * layers) as f64);
+            if now + (now - before) + rest > hurry.until {
+                let [urgent, other] = pass.split(hurry.feeds);
+                let (first, last) = feeds.split_at(hurry.feeds);
+                let ticket = self.end(urgent, first)?;
+                return Ok((ticket, Some(Rest { pass: other, feeds: last.to_vec() })));
+            }
+            before = now;
+        }
+        Ok((self.end(pass, feeds)?, None))
+    }
+
+    fn step_on(
+        &mut self,
+        rest: Rest,
+        until: Duration,
+    ) -> Result<Onward<Ticket<Slot>, Rest>, Failure> {
+        let Rest { mut pass, feeds } = rest;
+        let mut before = self.now();
+        while self.advance(&mut pass)? {
+            let now = self.now();
+            if now + (now - before) > until {
+                return Ok(Onward::Rest(Rest { pass, feeds }));
+            }
+            before = now;
+        }
+        self.end(pass, &feeds).map(Onward::Through)
+    }
+
+    /// Computes some layers; false if there are no more.
+    fn advance(&mut self, pass: &mut Pass) -> Result<bool, Failure> {
+        let layers = self.model.layers();
+        let to = layers.min(pass.layers() + layers.div_ceil(GLANCES));
+        while pass.layers() < to {
+            self.model.advance(pass, &mut self.memory);
+        }
+        mlx::eval(&[pass.hidden()]).map_err(failed_eval)?;
+        Ok(pass.layers() < layers)
+    }
+
+    /// The rest of a pass, and what is drawn after it.
+    fn end(&mut self, mut pass: Pass, feeds: &[Feed<Slot>]) -> Result<Ticket<Slot>, Failure> {
+        while pass.layers() < self.model.layers() {
+            self.model.advance(&mut pass, &mut self.memory);
+        }
+        let hidden = self.model.end(pass);
         // What comes out at the end of a chunk in the middle of a prompt nobody wants, only what is remembered of it.
         let silent = feeds.iter().filter(|feed| feed.draws.is_empty());
         let remembered: Vec<Array> =
@@ -65,6 +140,27 @@ impl Forward {
         let nothing = Rc::new(Array::from_slice::<u32>(&[], &[0]));
         self.last.extend(ticket.late_slots().map(|slot| (slot, (Rc::clone(&nothing), 0))));
         Ok(ticket)
+    }
+
+    /// Slots remember what they did before a step that fails.
+    fn or_rewind<T>(
+        &mut self,
+        feeds: &[Feed<Slot>],
+        step: impl FnOnce(&mut Forward) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.steps = (self.steps + 1) % STEPS_PER_CLEARING;
+        if self.steps == 0 {
+            mlx::memory::clear_cache();
+        }
+        let lengths: Vec<(Slot, usize)> =
+            feeds.iter().map(|feed| (feed.slot, self.memory.length(feed.slot))).collect();
+        let step = caught(|| step(self));
+        if step.is_err() {
+            for (slot, length) in lengths {
+                self.memory.rewind(slot, length);
+            }
+        }
+        step
     }
 
     /// Draws what waits; then the step is like any other.
@@ -121,6 +217,7 @@ impl Executor for Forward {
     type Page = Page;
     type State = State;
     type Ticket = Ticket<Slot>;
+    type Rest = Rest;
 
     fn open(&mut self) -> Slot {
         self.memory.open()
@@ -225,25 +322,31 @@ impl Executor for Forward {
     }
 
     fn dispatch(&mut self, feeds: &[Feed<Slot>]) -> Result<Ticket<Slot>, Failure> {
-        self.steps = (self.steps + 1) % STEPS_PER_CLEARING;
-        if self.steps == 0 {
-            mlx::memory::clear_cache();
-        }
-        let lengths: Vec<(Slot, usize)> =
-            feeds.iter().map(|feed| (feed.slot, self.memory.length(feed.slot))).collect();
-        let step = mlx::catch(|| self.step(feeds))
-            .unwrap_or_else(|error| Err(Failure::internal(error.to_string())));
-        if step.is_err() {
-            for (slot, length) in lengths {
-                self.memory.rewind(slot, length);
-            }
-        }
-        step
+        self.or_rewind(feeds, |forward| forward.step(feeds))
+    }
+
+    fn can_part(&self) -> bool {
+        self.memory.is_paged()
+    }
+
+    fn dispatch_by(
+        &mut self,
+        feeds: &[Feed<Slot>],
+        hurry: Hurry,
+    ) -> Result<(Ticket<Slot>, Option<Rest>), Failure> {
+        self.or_rewind(feeds, |forward| forward.step_by(feeds, hurry))
+    }
+
+    fn go_on(
+        &mut self,
+        rest: Rest,
+        until: Duration,
+    ) -> Result<Onward<Ticket<Slot>, Rest>, Failure> {
+        caught(|| self.step_on(rest, until))
     }
 
     fn draw(&mut self, ticket: &mut Ticket<Slot>, edits: &[Edits]) -> Result<(), Failure> {
-        mlx::catch(|| self.draw_late(ticket, edits))
-            .map_err(|error| Failure::internal(error.to_string()))?
+        caught(|| self.draw_late(ticket, edits))
     }
 
     fn collect(&mut self, ticket: Ticket<Slot>) -> Result<Vec<Vec<Drawn>>, Failure> {
@@ -262,6 +365,11 @@ impl Executor for Forward {
     fn now(&self) -> Duration {
         self.start.elapsed()
     }
+}
+
+/// Operations that unwind fail like all others.
+fn caught<T>(compute: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    mlx::catch(compute).unwrap_or_else(|error| Err(Failure::internal(error.to_string())))
 }
 
 /// The hidden states from which tokens are drawn, `[draws, hidden]`.

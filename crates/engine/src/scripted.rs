@@ -3,9 +3,12 @@
 //!
 //! Its pages are lists of tokens, and it is strict: pages are counted exactly, a page that is not the writer's alone is
 //! never written, a recurrent state fits its length, a window finds what it looks back at, and nothing is used after it
-//! was given up. Its time is its own: a step takes what its rows say.
+//! was given up. Of a step that is parted the rest's slots are not touched before they are through. Its time is its own: a
+//! step takes what its rows say, and what the machine's moods add.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use protocol::{Failure, FailureKind, MemoryReport};
@@ -13,7 +16,7 @@ use protocol::{Failure, FailureKind, MemoryReport};
 use mlx::Edit;
 use text::constraint::Mask;
 
-use crate::executor::{Drawn, Executor, Feed, Input};
+use crate::executor::{Drawn, Executor, Feed, Hurry, Input, Onward};
 use crate::pace::Load;
 use crate::sampling::Edits;
 
@@ -35,7 +38,21 @@ pub(crate) struct Script {
     pub step_time: Duration,
     pub row_time: Duration,
     pub history_time: Duration,
+    /// Whether steps can be parted.
+    pub parts: bool,
+    pub moods: Moods,
 }
+
+/// How steady a machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moods {
+    Steady,
+    /// Each step takes a tenth more or less, and now and then the machine becomes twice as slow, or itself again.
+    Changing(u64),
+}
+
+/// How often a step that can be parted looks at the clock.
+const GLANCES: u32 = 10;
 
 /// What one recurrent state takes, in pages.
 pub(crate) const STATE_PAGES: usize = 2;
@@ -51,6 +68,12 @@ pub(crate) struct ScriptedExecutor {
     now: Duration,
     /// When the device is done with all that it was given.
     busy_until: Duration,
+    moods: u64,
+    is_slow: bool,
+    /// The slots of rests, with their lengths before.
+    unfinished: Unfinished,
+    /// Steps that were parted.
+    pub parted: usize,
     /// Tokens computed, and the longest single step.
     pub computed: usize,
     pub longest_step: usize,
@@ -172,6 +195,23 @@ pub(crate) struct ScriptedTicket {
     fails: bool,
 }
 
+type Unfinished = Rc<RefCell<BTreeMap<usize, usize>>>;
+
+/// What stays of a step that was parted.
+pub(crate) struct ScriptedRest {
+    ticket: ScriptedTicket,
+    slots: Vec<usize>,
+    drawing: Vec<usize>,
+    left: Duration,
+    unfinished: Unfinished,
+}
+
+impl Drop for ScriptedRest {
+    fn drop(&mut self) {
+        self.unfinished.borrow_mut().retain(|slot, _| !self.slots.contains(slot));
+    }
+}
+
 struct Waiting {
     feed: usize,
     row: usize,
@@ -191,6 +231,8 @@ impl Default for Script {
             step_time: Duration::from_millis(20),
             row_time: Duration::from_millis(5),
             history_time: Duration::ZERO,
+            parts: false,
+            moods: Moods::Steady,
         }
     }
 }
@@ -209,6 +251,10 @@ impl ScriptedExecutor {
             free: Vec::new(),
             now: Duration::ZERO,
             busy_until: Duration::ZERO,
+            moods: 0,
+            is_slow: false,
+            unfinished: Unfinished::default(),
+            parted: 0,
             computed: 0,
             longest_step: 0,
             steps: 0,
@@ -243,11 +289,13 @@ impl ScriptedExecutor {
 
     /// What is drawn from is what is in the pages.
     fn check(&self, slot: usize) {
+        assert!(!self.unfinished.borrow().contains_key(&slot), "slot {slot} is not through");
         let state = self.slots[&slot].state;
         assert_eq!(state, Summary::of(&self.remembered(slot)), "slot {slot} has other pages");
     }
 
     fn push(&mut self, slot: usize, token: u32) {
+        assert!(!self.unfinished.borrow().contains_key(&slot), "slot {slot} is not through");
         let page_tokens = self.script.page_tokens;
         let mut at = self.slots.remove(&slot).expect("fed a closed slot");
         assert!(
@@ -348,6 +396,61 @@ impl ScriptedExecutor {
         step_time + row_time * load.rows as u32 + history_time * load.history_tokens as u32
     }
 
+    /// What the machine makes of a time.
+    fn mood(&mut self) -> f64 {
+        let Moods::Changing(seed) = self.script.moods else { return 1.0 };
+        self.moods = (self.moods ^ seed).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let dice = self.moods >> 33;
+        self.is_slow ^= dice.is_multiple_of(8);
+        let steady = 0.9 + 0.2 * (dice % 1000) as f64 / 1000.0;
+        if self.is_slow { 2.0 * steady } else { steady }
+    }
+
+    /// Nothing if it fails at once.
+    fn begin(&mut self, feeds: &[Feed<usize>]) -> Result<(), Failure> {
+        let rows = feeds.iter().map(Feed::rows).sum();
+        assert!(rows > 0, "an empty step");
+        let is_heavy = feeds.iter().any(|feed| match (&feed.input, self.heavy) {
+            (Input::Tokens(tokens), Some(heavy)) => tokens.contains(&heavy),
+            _ => false,
+        });
+        let is_long = self.rows_max.is_some_and(|most| rows > most);
+        if !passes(&mut self.fail_after) || is_long || is_heavy {
+            return Err(failure());
+        }
+        self.computed += rows;
+        self.longest_step = self.longest_step.max(rows);
+        self.steps += 1;
+        Ok(())
+    }
+
+    fn put_aside(&mut self, feeds: &[Feed<usize>], left: Duration) -> ScriptedRest {
+        let before: Vec<(usize, usize)> =
+            feeds.iter().map(|feed| (feed.slot, self.slots[&feed.slot].length)).collect();
+        let ticket = self.feed_all(feeds, self.now);
+        let slots = before.iter().map(|(slot, _)| *slot).collect();
+        let drawing = feeds.iter().filter(|feed| !feed.draws.is_empty());
+        let drawing = drawing.map(|feed| feed.slot).collect();
+        self.unfinished.borrow_mut().extend(before);
+        self.parted += 1;
+        let unfinished = Rc::clone(&self.unfinished);
+        ScriptedRest { ticket, slots, drawing, left, unfinished }
+    }
+
+    fn feed_all(&mut self, feeds: &[Feed<usize>], done: Duration) -> ScriptedTicket {
+        let fails = !passes(&mut self.fail_reading_after);
+        let mut ticket = ScriptedTicket { drawn: Vec::new(), waiting: Vec::new(), done, fails };
+        let drawing = feeds.iter().scan(0, |count, feed| {
+            let index = *count;
+            *count += usize::from(!feed.draws.is_empty());
+            Some((index, feed))
+        });
+        for (index, feed) in drawing.collect::<Vec<_>>() {
+            self.feed(index, feed, &mut ticket);
+        }
+        ticket
+    }
+
     /// Draws of one feed, after the rows they belong to.
     fn feed(&mut self, index: usize, feed: &Feed<usize>, ticket: &mut ScriptedTicket) {
         let tokens = match &feed.input {
@@ -391,6 +494,10 @@ impl ScriptedExecutor {
     }
 }
 
+fn failure() -> Failure {
+    Failure::new(FailureKind::NoRoom, "scripted failure")
+}
+
 fn passes(left: &mut Option<usize>) -> bool {
     match left {
         Some(0) => {
@@ -410,6 +517,7 @@ impl Executor for ScriptedExecutor {
     type Page = ScriptedPage;
     type State = Summary;
     type Ticket = ScriptedTicket;
+    type Rest = ScriptedRest;
 
     fn open(&mut self) -> usize {
         self.opened += 1;
@@ -482,6 +590,10 @@ impl Executor for ScriptedExecutor {
     }
 
     fn hold(&mut self, page: ScriptedPage) {
+        for (slot, before) in self.unfinished.borrow().iter() {
+            let new = &self.slots[slot].pages[before / self.script.page_tokens..];
+            assert!(!new.contains(&page), "{page:?} is not computed yet");
+        }
         let data = self.lives(page);
         data.held += 1;
         data.window_held += 1;
@@ -569,36 +681,72 @@ impl Executor for ScriptedExecutor {
     }
 
     fn dispatch(&mut self, feeds: &[Feed<usize>]) -> Result<ScriptedTicket, Failure> {
-        let rows = feeds.iter().map(Feed::rows).sum();
-        assert!(rows > 0, "an empty step");
-        let is_heavy = feeds.iter().any(|feed| match (&feed.input, self.heavy) {
-            (Input::Tokens(tokens), Some(heavy)) => tokens.contains(&heavy),
-            _ => false,
-        });
-        let is_long = self.rows_max.is_some_and(|most| rows > most);
-        if !passes(&mut self.fail_after) || is_long || is_heavy {
-            return Err(Failure::new(FailureKind::NoRoom, "scripted failure"));
-        }
-        let fails = !passes(&mut self.fail_reading_after);
+        self.begin(feeds)?;
         let begin = self.now.max(self.busy_until);
-        self.busy_until = begin + self.time(feeds);
-        let mut ticket =
-            ScriptedTicket { drawn: Vec::new(), waiting: Vec::new(), done: self.busy_until, fails };
-        let drawing = feeds.iter().scan(0, |count, feed| {
-            let index = *count;
-            *count += usize::from(!feed.draws.is_empty());
-            Some((index, feed))
-        });
-        for (index, feed) in drawing.collect::<Vec<_>>() {
-            self.feed(index, feed, &mut ticket);
-        }
-        self.computed += rows;
-        self.longest_step = self.longest_step.max(rows);
-        self.steps += 1;
+        self.busy_until = begin + self.time(feeds).mul_f64(self.mood());
+        let ticket = self.feed_all(feeds, self.busy_until);
         if ticket.drawn.is_empty() {
             self.now = self.busy_until;
         }
         Ok(ticket)
+    }
+
+    fn can_part(&self) -> bool {
+        self.script.parts
+    }
+
+    fn dispatch_by(
+        &mut self,
+        feeds: &[Feed<usize>],
+        hurry: Hurry,
+    ) -> Result<(ScriptedTicket, Option<ScriptedRest>), Failure> {
+        self.begin(feeds)?;
+        let (urgent, other) = feeds.split_at(hurry.feeds);
+        assert!(!urgent.is_empty() && !other.is_empty(), "nobody waits for anybody");
+        let (all, few, mood) = (self.time(feeds), self.time(urgent), self.mood());
+        let glance = all.mul_f64(mood) / GLANCES;
+        self.now = self.now.max(self.busy_until);
+        for left in (0..GLANCES).rev() {
+            self.now += glance;
+            let alone = hurry.alone * (GLANCES + left) / (2 * GLANCES);
+            if left > 0 && self.now + glance + alone > hurry.until {
+                self.busy_until = self.now + few.mul_f64(mood) * left / GLANCES;
+                let ticket = self.feed_all(urgent, self.busy_until);
+                return Ok((
+                    ticket,
+                    Some(self.put_aside(other, (all - few).mul_f64(mood) * left / GLANCES)),
+                ));
+            }
+        }
+        self.busy_until = self.now;
+        Ok((self.feed_all(feeds, self.now), None))
+    }
+
+    fn go_on(
+        &mut self,
+        mut rest: ScriptedRest,
+        until: Duration,
+    ) -> Result<Onward<ScriptedTicket, ScriptedRest>, Failure> {
+        let glance = self.script.step_time.min(rest.left);
+        loop {
+            let took = glance.min(rest.left);
+            rest.left -= took;
+            self.now = self.now.max(self.busy_until) + took.mul_f64(self.mood());
+            if rest.left.is_zero() {
+                break;
+            }
+            if self.now + glance > until {
+                return Ok(Onward::Rest(rest));
+            }
+        }
+        let fails = std::mem::take(&mut rest.ticket.fails);
+        let done = self.now;
+        for slot in &rest.drawing {
+            self.slots.entry(*slot).and_modify(|slot| slot.drawn_at = Some(done));
+        }
+        let nothing = ScriptedTicket { drawn: Vec::new(), waiting: Vec::new(), done, fails: false };
+        let ticket = std::mem::replace(&mut rest.ticket, nothing);
+        if fails { Err(failure()) } else { Ok(Onward::Through(ScriptedTicket { done, ..ticket })) }
     }
 
     fn draw(&mut self, ticket: &mut ScriptedTicket, edits: &[Edits]) -> Result<(), Failure> {
@@ -620,7 +768,7 @@ impl Executor for ScriptedExecutor {
         assert!(ticket.waiting.is_empty(), "a draw is still waiting");
         self.now = self.now.max(ticket.done);
         match ticket.fails {
-            true => Err(Failure::new(FailureKind::NoRoom, "scripted failure")),
+            true => Err(failure()),
             false => Ok(ticket.drawn),
         }
     }

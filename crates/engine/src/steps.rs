@@ -11,6 +11,7 @@ mod accept;
 mod beginning;
 mod dispatch;
 mod drafting;
+mod parting;
 mod reading;
 mod starts;
 
@@ -25,12 +26,13 @@ use crate::batcher::{Batcher, Limits, Plan, RUNNING_MAX, WAITING_MAX};
 use crate::executor::Executor;
 use crate::forms::{Forms, PATIENCE};
 use crate::output::REPEATS_MAX;
-use crate::pace::{Load, Pace};
+use crate::pace::{Allowance, Load, Pace};
 use crate::persist::{Disk, Shelf};
 use crate::prefix::Tree;
 use crate::sequence::Sequence;
 use crate::speculation::{Drafter, Speculation};
 use drafting::Verified;
+use parting::Aside;
 use starts::Door;
 
 pub(crate) struct Steps<E: Executor> {
@@ -46,6 +48,11 @@ pub(crate) struct Steps<E: Executor> {
     forming: Vec<Request>,
     /// One step; where memory was short, in several parts one after the other.
     under_way: Vec<Part<E::Ticket>>,
+    /// What stayed behind of a step that was late, and who was cancelled since.
+    aside: Option<Aside<E>>,
+    leaving: Vec<RequestId>,
+    /// What a step took lately in which all decode.
+    alone: Duration,
     /// When the last one was read, and whether there was nothing to do since.
     read_at: Duration,
     has_rested: bool,
@@ -102,28 +109,35 @@ impl<E: Executor> Engine for Steps<E> {
 
     fn cancel(&mut self, id: RequestId) {
         self.forming.retain(|request| request.id != id);
-        self.retire(id, None);
+        if self.aside.as_ref().is_some_and(|aside| aside.has(id)) {
+            self.leaving.push(id);
+        } else {
+            self.retire(id, None);
+        }
     }
 
     fn step(&mut self, out: &mut dyn Outbox) -> Work {
         self.take_up(Duration::ZERO, out);
-        self.grow();
-        let plan = self.plan(out);
+        let waited = self.go_on(out);
+        self.grow(out);
+        let plan = self.plan(waited, out);
         let idle = plan.is_empty();
         let is_under_way = !self.under_way.is_empty();
+        let is_by_the_clock = self.executor.can_part() && !plan.prompts.is_empty();
         // A prompt's chunk takes long: whoever waits for a token gets it first.
-        if plan.decode.is_empty() {
+        if plan.decode.is_empty() || is_by_the_clock {
             self.read(out);
         } else {
             self.draft(&plan, out);
         }
-        let next = self.dispatch(plan, out);
+        let next = self.dispatch(plan, waited, out);
         if self.read(out) {
             self.under_way = self.draw(next, out);
         }
         // Whoever ended may have made room for one in line, or has gone there himself.
         let may_start = is_under_way && self.batcher.line().next().is_some();
-        self.has_rested = idle && self.under_way.is_empty() && !may_start;
+        let is_waited_for = !self.under_way.is_empty() || self.aside.is_some();
+        self.has_rested = idle && !is_waited_for && !may_start;
         let has_pages = self.shelf.as_mut().is_some_and(|shelf| {
             let has_more = shelf.put(!self.has_rested, &self.tree, &mut self.executor);
             has_more || shelf.is_reading()
@@ -162,6 +176,9 @@ impl<E: Executor> Steps<E> {
             sequences: HashMap::new(),
             forming: Vec::new(),
             under_way: Vec::new(),
+            aside: None,
+            leaving: Vec::new(),
+            alone: Duration::ZERO,
             read_at: Duration::ZERO,
             has_rested: true,
             shelf: None,
@@ -190,12 +207,12 @@ impl<E: Executor> Steps<E> {
         self.speculation.add(drafter);
     }
 
-    fn plan(&mut self, out: &dyn Outbox) -> Plan {
-        let beside = self.pace.beside(self.running_load());
-        let Steps { executor, tree, sequences, batcher, shelf, .. } = self;
-        let mut plan = batcher.plan(beside, &mut Door { executor, tree, sequences, shelf, out });
+    fn plan(&mut self, waited: Duration, out: &dyn Outbox) -> Plan {
+        let beside = self.allowance(waited);
+        let mut plan = self.plan_beside(beside, out);
         while plan.is_empty()
             && self.under_way.is_empty()
+            && self.aside.is_none()
             && self.shelf.as_ref().is_none_or(|shelf| !shelf.is_reading())
             && self.batcher.line().any(|id| out.ready(id))
         {
@@ -204,10 +221,15 @@ impl<E: Executor> Steps<E> {
             let Some(slow) = latest.find(|id| !out.ready(*id)) else { break };
             drop(latest);
             self.step_back(slow);
-            let Steps { executor, tree, sequences, batcher, shelf, .. } = self;
-            plan = batcher.plan(beside, &mut Door { executor, tree, sequences, shelf, out });
+            plan = self.plan_beside(beside, out);
         }
         plan
+    }
+
+    fn plan_beside(&mut self, beside: Allowance, out: &dyn Outbox) -> Plan {
+        let Steps { executor, tree, sequences, batcher, shelf, aside, .. } = self;
+        let aside = aside.as_ref();
+        batcher.plan(beside, &mut Door { executor, tree, sequences, shelf, aside, out })
     }
 
     #[cfg(test)]

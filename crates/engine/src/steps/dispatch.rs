@@ -8,12 +8,18 @@ use protocol::{FailureKind, Outbox, RequestId};
 
 use super::{Part, Steps};
 use crate::batcher::{Chunk, Plan};
-use crate::executor::{Draw, Executor, Feed, Input};
+use crate::executor::{Draw, Executor, Feed, Hurry, Input};
 use crate::pace::Load;
 use crate::sampling::Edits;
 use crate::sequence::Sequence;
 
-type Member<E> = (RequestId, Feed<<E as Executor>::Slot>);
+pub(super) type Member<E> = (RequestId, Feed<<E as Executor>::Slot>);
+
+/// Which attempt it is to start a step.
+enum Attempt {
+    First(Option<Hurry>),
+    Again,
+}
 
 impl<E: Executor> Steps<E> {
     /// What the next tokens of running replies cost.
@@ -27,14 +33,22 @@ impl<E: Executor> Steps<E> {
     }
 
     /// Starts the planned step; whoever cannot be computed is told so.
-    pub(super) fn dispatch(&mut self, plan: Plan, out: &mut dyn Outbox) -> Vec<Part<E::Ticket>> {
+    pub(super) fn dispatch(
+        &mut self,
+        plan: Plan,
+        waited: Duration,
+        out: &mut dyn Outbox,
+    ) -> Vec<Part<E::Ticket>> {
         let decode = plan.decode.iter().filter_map(|id| self.decode_feed(*id));
         let mut members: Vec<Member<E>> = decode.collect();
+        let urgent = members.len();
         members.extend(plan.prompts.iter().filter_map(|chunk| self.prompt_feed(*chunk)));
         let mut parts = Vec::new();
         if !members.is_empty() {
             self.make_room(members.iter().map(|member| self.new_pages(member)).sum());
-            self.attempt(members, true, &mut parts, out);
+            let can_part = (1..members.len()).contains(&urgent) && self.executor.can_part();
+            let hurry = can_part.then(|| self.hurry(urgent, waited));
+            self.attempt(members, Attempt::First(hurry), &mut parts, out);
         }
         parts
     }
@@ -43,14 +57,27 @@ impl<E: Executor> Steps<E> {
     fn attempt(
         &mut self,
         mut members: Vec<Member<E>>,
-        is_first: bool,
+        attempt: Attempt,
         parts: &mut Vec<Part<E::Ticket>>,
         out: &mut dyn Outbox,
     ) {
         let feeds: Vec<Feed<E::Slot>> = members.iter().map(|(_, feed)| feed.clone()).collect();
         let since = self.executor.now();
-        let failure = match self.executor.dispatch(&feeds) {
-            Ok(ticket) => return parts.push(self.part(ticket, &members, since)),
+        let started = match attempt {
+            Attempt::First(Some(hurry)) => self
+                .executor
+                .dispatch_by(&feeds, hurry)
+                .map(|(ticket, rest)| (ticket, rest.map(|rest| (rest, hurry.feeds)))),
+            _ => self.executor.dispatch(&feeds).map(|ticket| (ticket, None)),
+        };
+        let failure = match started {
+            Ok((ticket, None)) => return parts.push(self.whole_part(ticket, &members, since)),
+            Ok((ticket, Some((rest, urgent)))) => {
+                let others = members.split_off(urgent);
+                let mut part = self.part(ticket, &members, since);
+                self.put_aside(rest, others, &mut part);
+                return parts.push(part);
+            }
             Err(failure) => failure,
         };
         let ids: Vec<RequestId> = members.iter().map(|(id, _)| *id).collect();
@@ -59,8 +86,8 @@ impl<E: Executor> Steps<E> {
         }
         tracing::warn!(sequences = ids.len(), "a step had no room");
         self.give_all_back();
-        if is_first {
-            return self.attempt(members, false, parts, out);
+        if let Attempt::First(_) = attempt {
+            return self.attempt(members, Attempt::Again, parts, out);
         }
         let half = match &mut members[..] {
             [(id, feed)] => match self.drop_draft(*id, feed) {
@@ -73,11 +100,11 @@ impl<E: Executor> Steps<E> {
             }
         };
         let Some(rest) = half else { return self.fail(&ids, &failure, out) };
-        self.attempt(members, false, parts, out);
+        self.attempt(members, Attempt::Again, parts, out);
         let rest: Vec<_> =
             rest.into_iter().filter(|(id, _)| self.sequences.contains_key(id)).collect();
         if !rest.is_empty() {
-            self.attempt(rest, false, parts, out);
+            self.attempt(rest, Attempt::Again, parts, out);
         }
     }
 
@@ -88,6 +115,23 @@ impl<E: Executor> Steps<E> {
     }
 
     /// A step that was started.
+    fn whole_part(
+        &mut self,
+        ticket: E::Ticket,
+        members: &[Member<E>],
+        since: Duration,
+    ) -> Part<E::Ticket> {
+        let mut part = self.part(ticket, members, since);
+        if part.drawing.is_empty() {
+            // It is computed already.
+            let took = self.executor.now().saturating_sub(since);
+            self.pace.took(part.load, part.prompt_rows, took);
+            part.prompt_rows = 0;
+        }
+        part
+    }
+
+    /// The same, or what became of a part of it.
     pub(super) fn part(
         &mut self,
         ticket: E::Ticket,
@@ -115,11 +159,6 @@ impl<E: Executor> Steps<E> {
         }
         let drawing = members.iter().filter(|(_, feed)| !feed.draws.is_empty());
         let drawing: Vec<RequestId> = drawing.map(|(id, _)| *id).collect();
-        if drawing.is_empty() {
-            // It is computed already.
-            self.pace.took(load, prompt_rows, self.executor.now().saturating_sub(since));
-            prompt_rows = 0;
-        }
         let all_decode = prompt_rows == 0 && !drawing.is_empty();
         let decoded = all_decode.then_some((members.len(), load.rows));
         let drafting = std::mem::take(&mut self.drafting);

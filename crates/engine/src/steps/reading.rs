@@ -37,6 +37,7 @@ impl<E: Executor> Steps<E> {
                 let began = if self.has_rested { since } else { self.read_at };
                 let time = now.saturating_sub(began + part.drafting);
                 self.speculation.add_step(sequences, rows, time);
+                self.alone = time;
             }
             (self.read_at, self.has_rested) = (now, false);
             for (id, drawn) in drawing.into_iter().zip(drawn) {
@@ -123,6 +124,7 @@ impl<E: Executor> Steps<E> {
     pub(super) fn lose(&mut self, ids: &[RequestId], failure: &Failure, out: &mut dyn Outbox) {
         tracing::warn!(%failure, sequences = ids.len(), "a step was lost");
         self.under_way.clear();
+        self.aside = None;
         let places: Vec<RequestId> = self.batcher.latest().collect();
         for id in places {
             self.batcher.step_back(id);

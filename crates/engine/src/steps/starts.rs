@@ -10,6 +10,7 @@ use std::time::Instant;
 use protocol::{Outbox, RequestId};
 
 use super::Steps;
+use super::parting::Aside;
 use crate::batcher::{Desk, Start};
 use crate::executor::Executor;
 use crate::persist::{Brought, Shelf};
@@ -38,12 +39,13 @@ pub(super) struct Door<'a, E: Executor> {
     pub tree: &'a mut Tree<E::Page, E::State>,
     pub sequences: &'a mut HashMap<RequestId, Sequence<E>>,
     pub shelf: &'a mut Option<Shelf>,
+    pub aside: Option<&'a Aside<E>>,
     pub out: &'a dyn Outbox,
 }
 
 impl<E: Executor> Desk for Door<'_, E> {
     fn is_ready(&self, id: RequestId) -> bool {
-        self.out.ready(id)
+        self.out.ready(id) && !self.aside.is_some_and(|aside| aside.has(id))
     }
 
     fn breaks(&self, id: RequestId) -> &[usize] {
@@ -183,10 +185,11 @@ impl<E: Executor> Steps<E> {
     }
 
     /// Running sequences that need more than they reserved get it, or the latest ones step back.
-    pub(super) fn grow(&mut self) {
+    pub(super) fn grow(&mut self, out: &mut dyn Outbox) {
         let running: Vec<RequestId> = self.batcher.running().collect();
         for id in running {
             while !self.grows(id) {
+                self.go_through(out);
                 let Some(latest) = self.batcher.latest().next() else { return };
                 tracing::debug!(id = latest.0, "steps back, for memory is full");
                 self.step_back(latest);

@@ -168,7 +168,7 @@ impl Memory {
     }
 
     /// Whether keys and values lie in pages, which attention reads row by row of a batch.
-    pub(crate) fn is_paged(&self) -> bool {
+    pub fn is_paged(&self) -> bool {
         self.pages.is_some()
     }
 
