@@ -10,7 +10,7 @@ use crate::batcher::CHUNK_TOKENS;
 
 /// What a step with a part of a prompt is planned to take. Readers are promised 0.4 s between two tokens; a step that
 /// becomes late is parted (`steps::parting`). Less would make prompts slower, for each step has a price of its own.
-pub(crate) const PLANNED: Duration = Duration::from_millis(320);
+pub(crate) const PLANNED: Duration = Duration::from_millis(330);
 
 /// The same where steps cannot be parted: a machine may be slower by a third from one step to the next.
 pub(crate) const PLANNED_SAFELY: Duration = Duration::from_millis(290);

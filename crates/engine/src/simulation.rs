@@ -371,6 +371,44 @@ fn play(seed: u64, text: &Rc<Text>, forms: &mut Option<Forms>) -> Happened {
     Happened { back: opened.saturating_sub(chances.requests), steps: count, parted }
 }
 
+/// Long prompts beside two replies, on a machine that becomes twice as slow from one step to the next: a step that was
+/// planned for a quick one is parted.
+#[test]
+fn a_machine_that_becomes_slower_keeps_the_promise() {
+    let text = text();
+    let mut parted = 0;
+    for seed in 0..60 {
+        let script = Script {
+            page_tokens: 64,
+            step_time: Duration::from_millis(30),
+            row_time: Duration::from_micros(1800),
+            history_time: Duration::from_micros(1),
+            parts: true,
+            moods: Moods::Changing(seed),
+            ..Script::default()
+        };
+        let executor = ScriptedExecutor::with(script);
+        let mut steps = Steps::new(executor, Rc::clone(&text), Settings::new(4096, 7));
+        steps.ignore_ends();
+        let mut readers = Readers::default();
+        for id in 0..2 {
+            steps.submit(request(id, "the cat", 2000, &[]), &mut readers);
+        }
+        (0..20).for_each(|_| assert_eq!(steps.step(&mut readers), Work::More));
+        for (id, word) in (2..).zip(["cat ", "mat ", "sea "]) {
+            steps.submit(request(id, &word.repeat(400), 1, &[]), &mut readers);
+            while !readers.is_done(RequestId(id)) {
+                assert_eq!(steps.step(&mut readers), Work::More);
+            }
+        }
+        let gap = steps.executor().longest_gap;
+        assert!(gap <= Duration::from_millis(400), "seed {seed}: {gap:?}");
+        assert!(!readers.is_done(RequestId(0)) && !readers.is_done(RequestId(1)));
+        parted += steps.executor().parted;
+    }
+    assert!(parted > 100, "only {parted} steps were parted");
+}
+
 /// How many steps they took.
 fn schedules(seeds: std::ops::Range<u64>) -> usize {
     let text = text();

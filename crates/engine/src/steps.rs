@@ -51,7 +51,7 @@ pub(crate) struct Steps<E: Executor> {
     /// What stayed behind of a step that was late, and who was cancelled since.
     aside: Option<Aside<E>>,
     leaving: Vec<RequestId>,
-    /// What a step took lately in which all decode.
+    /// What a step takes in which all decode, where machines are slow now and then.
     alone: Duration,
     /// When the last one was read, and whether there was nothing to do since.
     read_at: Duration,

@@ -9,6 +9,9 @@ use crate::executor::{Drawn, Executor};
 use crate::output::Progress;
 use crate::sequence::Sequence;
 
+/// What of the time of a slow step is still believed after a quick one.
+const ALONE_KEPT: f64 = 0.95;
+
 impl<E: Executor> Steps<E> {
     /// Its reply leads nowhere; what is computed is right all the same.
     pub(super) fn give_up(&mut self, id: RequestId, failure: Failure, out: &mut dyn Outbox) {
@@ -37,7 +40,7 @@ impl<E: Executor> Steps<E> {
                 let began = if self.has_rested { since } else { self.read_at };
                 let time = now.saturating_sub(began + part.drafting);
                 self.speculation.add_step(sequences, rows, time);
-                self.alone = time;
+                self.alone = time.max(self.alone.mul_f64(ALONE_KEPT));
             }
             (self.read_at, self.has_rested) = (now, false);
             for (id, drawn) in drawing.into_iter().zip(drawn) {

@@ -38,7 +38,7 @@ const OWN_TOKENS_MORE: usize = 40;
 const REPLY_TOKENS: usize = 64;
 const LONG_PROMPT: usize = 800;
 /// Long prompts alone and beside replies, in turn; restarts. Single ones say little on a machine that others use too.
-const LONG_PROMPTS: usize = 5;
+const LONG_PROMPTS: usize = 9;
 const RESTARTS: usize = 3;
 const UNSEEN_SHARED: usize = 300;
 const UNSEEN_OWN: usize = 16;
@@ -173,15 +173,17 @@ impl Stage {
         ])
     }
 
-    /// Prompts of 800 tokens, alone and while two replies run, in turn.
+    /// Prompts of 800 tokens, alone and while two replies run, in turn; each of the latter is compared with those that were
+    /// alone before and behind it.
     async fn long_prompts_arrive(&mut self, server: &dyn Server) -> anyhow::Result<Vec<Figure>> {
         let (mut alone, mut beside, mut more, mut gap) = (vec![], vec![], vec![], 0.0);
-        for _ in 0..LONG_PROMPTS {
-            let prompt = self.words.prompt(LONG_PROMPT);
-            let by_itself = self.reply(server, &prompt, 2, 1).await?.first_seconds();
+        alone.push(self.a_long_prompt_alone(server).await?);
+        for pair in 0..LONG_PROMPTS {
             let (first, longest) = self.a_long_prompt_arrives(server).await?;
-            more.push(100.0 * (first / by_itself - 1.0));
-            alone.push(by_itself);
+            let before = alone[pair];
+            let behind = self.a_long_prompt_alone(server).await?;
+            more.push(100.0 * (first / before.midpoint(behind) - 1.0));
+            alone.push(behind);
             beside.push(first);
             gap = longest.max(gap);
         }
@@ -191,6 +193,11 @@ impl Stage {
             figure("the same, longer than alone", "%", median(more)),
             figure("longest wait of those two for a token, of all prompts", "s", gap),
         ])
+    }
+
+    async fn a_long_prompt_alone(&mut self, server: &dyn Server) -> anyhow::Result<f64> {
+        let prompt = self.words.prompt(LONG_PROMPT);
+        Ok(self.reply(server, &prompt, 2, 1).await?.first_seconds())
     }
 
     /// When the prompt's first token came, and the longest pause of the two replies meanwhile, which are then given up.
