@@ -19,8 +19,10 @@ use crate::sampling::Edits;
 /// Steps between two returns of the allocator's free buffers to the system. Price: a slower step.
 const STEPS_PER_CLEARING: u32 = 256;
 
-/// How often somebody looks at the clock in a step that others wait for. Price: some 50 µs each time.
+/// How often somebody looks at the clock in a step that others wait for, at most, and after what time at the earliest.
+/// Price: some 50 µs each time.
 const GLANCES: usize = 14;
+const GLANCE_AFTER: Duration = Duration::from_millis(5);
 
 pub(crate) struct Forward {
     model: Box<dyn Model>,
@@ -37,6 +39,14 @@ pub(crate) struct Forward {
 pub(crate) struct Rest {
     pass: Pass,
     feeds: Vec<Feed<Slot>>,
+}
+
+/// A pass by the clock: when it was looked at last, how many layers are computed until the next time, and what these
+/// probably take.
+struct Watch {
+    seen: Duration,
+    layers: usize,
+    next: Duration,
 }
 
 impl Forward {
@@ -70,20 +80,18 @@ impl Forward {
         hurry: Hurry,
     ) -> Result<(Ticket<Slot>, Option<Rest>), Failure> {
         let mut pass = self.begin(feeds);
-        let mut before = self.now();
-        while self.advance(&mut pass)? {
-            let now = self.now();
+        let mut watch = self.watch();
+        while self.advance(&mut pass, &mut watch)? {
             // The head is a good part of a step of few rows, and comes last in any case.
             let layers = self.model.layers();
             let left = 2 * layers - pass.layers();
             let rest = hurry.alone.mul_f64(left as f64 / (2 * layers) as f64);
-            if now + (now - before) + rest > hurry.until {
+            if watch.seen + watch.next + rest > hurry.until {
                 let [urgent, other] = pass.split(hurry.feeds);
                 let (first, last) = feeds.split_at(hurry.feeds);
                 let ticket = self.end(urgent, first)?;
                 return Ok((ticket, Some(Rest { pass: other, feeds: last.to_vec() })));
             }
-            before = now;
         }
         Ok((self.end(pass, feeds)?, None))
     }
@@ -94,26 +102,37 @@ impl Forward {
         until: Duration,
     ) -> Result<Onward<Ticket<Slot>, Rest>, Failure> {
         let Rest { mut pass, feeds } = rest;
-        let mut before = self.now();
-        while self.advance(&mut pass)? {
-            let now = self.now();
-            if now + (now - before) > until {
+        let mut watch = self.watch();
+        while self.advance(&mut pass, &mut watch)? {
+            if watch.seen + watch.next > until {
                 return Ok(Onward::Rest(Rest { pass, feeds }));
             }
-            before = now;
         }
         self.end(pass, &feeds).map(Onward::Through)
     }
 
-    /// Computes some layers; false if there are no more.
-    fn advance(&mut self, pass: &mut Pass) -> Result<bool, Failure> {
-        let layers = self.model.layers();
-        let to = layers.min(pass.layers() + layers.div_ceil(GLANCES));
-        while pass.layers() < to {
+    fn watch(&self) -> Watch {
+        let layers = self.model.layers().div_ceil(GLANCES);
+        Watch { seen: self.now(), layers, next: Duration::ZERO }
+    }
+
+    /// Computes the next layers, up to where the clock is to be looked at; false if that is the end.
+    fn advance(&mut self, pass: &mut Pass, watch: &mut Watch) -> Result<bool, Failure> {
+        let (layers, begin) = (self.model.layers(), pass.layers());
+        while pass.layers() < layers.min(begin + watch.layers) {
             self.model.advance(pass, &mut self.memory);
         }
+        if pass.layers() == layers {
+            return Ok(false);
+        }
         mlx::eval(&[pass.hidden()]).map_err(failed_eval)?;
-        Ok(pass.layers() < layers)
+        let now = self.now();
+        let each = (now - watch.seen).as_secs_f64() / watch.layers as f64;
+        let many = (GLANCE_AFTER.as_secs_f64() / each) as usize;
+        let next = many.max(layers.div_ceil(GLANCES)).min(layers);
+        *watch =
+            Watch { seen: now, layers: next, next: Duration::from_secs_f64(each * next as f64) };
+        Ok(true)
     }
 
     /// The rest of a pass, and what is drawn after it.

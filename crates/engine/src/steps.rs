@@ -125,10 +125,11 @@ impl<E: Executor> Engine for Steps<E> {
         let is_under_way = !self.under_way.is_empty();
         let is_by_the_clock = self.executor.can_part() && !plan.prompts.is_empty();
         // A prompt's chunk takes long: whoever waits for a token gets it first.
+        if !plan.decode.is_empty() {
+            self.draft(&plan, out);
+        }
         if plan.decode.is_empty() || is_by_the_clock {
             self.read(out);
-        } else {
-            self.draft(&plan, out);
         }
         let next = self.dispatch(plan, waited, out);
         if self.read(out) {

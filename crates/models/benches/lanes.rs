@@ -82,11 +82,11 @@ impl Lanes {
         }
         let parts: Vec<(Slot, usize)> = self.slots.iter().map(|slot| (*slot, rows)).collect();
         let all = (rows * parts.len()) as i32;
-        let batch = Batch::new(mlx::zeros(&[all], Dtype::U32), &parts, &self.memory);
+        let mut batch = Batch::new(mlx::zeros(&[all], Dtype::U32), &parts, &self.memory);
         let split =
             |heads: i32, seed: u64| batch.split_heads(&numbers(&[all, heads * WIDTH], seed), heads);
         let (mut queries, keys, values) = (split(HEADS, 1), split(KV_HEADS, 2), split(KV_HEADS, 3));
-        for cache in self.memory.step(&batch) {
+        for cache in self.memory.step(&mut batch) {
             let history = cache.append(&batch, &keys, &values);
             queries = attend(&queries, &history, &AttentionOptions::causal(SCALE));
         }

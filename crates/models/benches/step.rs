@@ -55,7 +55,7 @@ fn measure(name: &str, model: &dyn Model, positions: &[usize]) {
         mlx::meter::start();
         let begin = Instant::now();
         let batch = Batch::new(tokens, &parts, &memory);
-        let logits = model.logits(&model.forward(&batch, &mut memory));
+        let logits = model.logits(&model.forward(batch, &mut memory));
         building += begin.elapsed();
         let meter = mlx::meter::stop();
         (inside, calls) = (inside + meter.time, calls + meter.calls);
@@ -76,7 +76,7 @@ fn prefilled(model: &dyn Model, memory: &mut Memory, length: usize) -> Slot {
     let slot = memory.open();
     let batch =
         Batch::new(mlx::zeros(&[length as i32], mlx::Dtype::U32), &[(slot, length)], memory);
-    eval(&[&model.forward(&batch, memory)]);
+    eval(&[&model.forward(batch, memory)]);
     slot
 }
 

@@ -166,9 +166,10 @@ impl Session {
             sinks: self.case.sinks.then_some(&sinks),
             ..AttentionOptions::causal(SCALE)
         };
+        let (queries, keys, values) = (split(&q, HEADS), split(&k, KV_HEADS), split(&v, KV_HEADS));
         let cache = self.memory.step(&mut batch).next().unwrap();
-        let history = cache.append(&batch, &split(&k, KV_HEADS), &split(&v, KV_HEADS));
-        let out = attend(&split(&q, HEADS), &history, &options);
+        let history = cache.append(&batch, &keys, &values);
+        let out = attend(&queries, &history, &options);
         let found: Vec<f32> = batch.merge_heads(&out).cast(Dtype::F32).to_vec().unwrap();
         let mut begin = 0;
         parts
