@@ -96,9 +96,12 @@ fn who_else_is_there_changes_no_reply() {
             readers.texts.remove(&RequestId(0)).unwrap()
         })
         .collect();
-    for seed in 0..6 {
+    for (seed, is_late) in (0..6).flat_map(|seed| [(seed, false), (seed, true)]) {
         let (mut state, mut readers, mut steps) = (seed, Readers::default(), pocket());
-        let mut asked = Vec::new();
+        let (mut asked, mut parted) = (Vec::new(), 0);
+        if is_late {
+            steps.be_late();
+        }
         for id in 0..12 {
             let index = dice(&mut state, QUESTIONS.len() as u64) as usize;
             asked.push(index);
@@ -106,9 +109,12 @@ fn who_else_is_there_changes_no_reply() {
             steps.submit(chat(id, messages, 40), &mut readers);
             for _ in 0..dice(&mut state, 12) {
                 steps.step(&mut readers);
+                parted += usize::from(steps.is_parted());
             }
         }
         run_to_end(&mut steps, &mut readers);
+        let is_parted = is_late && steps.executor().can_part();
+        assert!(parted > 0 || !is_parted, "seed {seed}: no step was parted");
         for (id, index) in asked.into_iter().enumerate() {
             let got = &readers.texts[&RequestId(id as u64)];
             assert_eq!(got, &alone[index], "seed {seed}, {id}: {}", QUESTIONS[index]);

@@ -195,6 +195,8 @@ struct Chances {
     cancels: bool,
     slow_readers: bool,
     failures: bool,
+    /// Every step that can be is parted.
+    is_late: bool,
 }
 
 impl Chances {
@@ -213,12 +215,13 @@ impl Chances {
             cancels: dice.below(2) == 0,
             slow_readers: dice.below(2) == 0,
             failures: dice.below(3) == 0,
+            is_late: false,
         };
         // Rows are dear, so that many a step is parted.
         let row_time = Duration::from_millis([5, 15, 40][dice.below(3)]);
         let moods = [Moods::Steady, Moods::Changing(dice.below(1000) as u64)][dice.below(2)];
         let script = Script { parts: dice.below(2) == 0, row_time, moods, ..script };
-        Chances { script, ..chances }
+        Chances { script, is_late: dice.below(4) == 0, ..chances }
     }
 
     /// Whether nothing is ever given up.
@@ -231,7 +234,7 @@ impl Chances {
     fn gap_max(&self) -> Duration {
         let Script { row_time, parts, moods, .. } = self.script;
         match moods {
-            _ if row_time > Duration::from_millis(5) => Duration::MAX,
+            _ if self.is_late || row_time > Duration::from_millis(5) => Duration::MAX,
             Moods::Steady => Duration::from_millis(400),
             // What is left of a step may take twice as long as it did, and so may the last rows.
             Moods::Changing(_) if parts => Duration::from_millis(450),
@@ -294,6 +297,9 @@ fn play(seed: u64, text: &Rc<Text>, forms: &mut Option<Forms>) -> Happened {
     let executor = ScriptedExecutor::with(chances.script);
     let settings = Settings { running_max: 1 + dice.below(8), ..Settings::new(CONTEXT, 7) };
     let mut steps = Steps::with_forms(executor, Rc::clone(text), forms.take().unwrap(), settings);
+    if chances.is_late {
+        steps.be_late();
+    }
     let mut readers = Readers::default();
     let (mut expected, mut cancelled) = (BTreeMap::new(), HashSet::new());
     let (mut texts, mut prompts, mut shifts) = (Vec::new(), Vec::new(), false);

@@ -51,6 +51,8 @@ pub(crate) struct Steps<E: Executor> {
     /// What stayed behind of a step that was late, and who was cancelled since.
     aside: Option<Aside<E>>,
     leaving: Vec<RequestId>,
+    /// How long after a token the next one is due.
+    due: Duration,
     /// What a step takes in which all decode, where machines are slow now and then.
     alone: Duration,
     /// When the last one was read, and whether there was nothing to do since.
@@ -179,6 +181,7 @@ impl<E: Executor> Steps<E> {
             under_way: Vec::new(),
             aside: None,
             leaving: Vec::new(),
+            due: parting::DUE,
             alone: Duration::ZERO,
             read_at: Duration::ZERO,
             has_rested: true,
@@ -231,6 +234,17 @@ impl<E: Executor> Steps<E> {
         let Steps { executor, tree, sequences, batcher, shelf, aside, .. } = self;
         let aside = aside.as_ref();
         batcher.plan(beside, &mut Door { executor, tree, sequences, shelf, aside, out })
+    }
+
+    /// Each step with prompts beside replies is late, and so is what stays behind.
+    #[cfg(test)]
+    pub fn be_late(&mut self) {
+        self.due = Duration::ZERO;
+    }
+
+    #[cfg(test)]
+    pub fn is_parted(&self) -> bool {
+        self.aside.is_some()
     }
 
     #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::pace::{self, Allowance, Load};
 
 /// When the next token is due, the one before told. Less than what readers are promised by as much as a step is late that was
 /// parted at the last moment.
-const DUE: Duration = Duration::from_millis(360);
+pub(super) const DUE: Duration = Duration::from_millis(360);
 
 pub(super) struct Aside<E: Executor> {
     rest: E::Rest,
@@ -47,7 +47,7 @@ impl<E: Executor> Steps<E> {
 
     /// For a step that begins now, so long after the last token.
     pub(super) fn hurry(&self, feeds: usize, waited: Duration) -> Hurry {
-        let until = self.executor.now() + DUE.saturating_sub(waited);
+        let until = self.executor.now() + self.due.saturating_sub(waited);
         Hurry { feeds, until, alone: self.alone_at_most() }
     }
 
@@ -81,7 +81,7 @@ impl<E: Executor> Steps<E> {
             if self.aside.is_some() { self.read(out).then(|| self.executor.now()) } else { None };
         if let (Some(start), Some(aside)) = (start, &self.aside) {
             let waits = self.batcher.running().any(|id| !aside.has(id));
-            let until = start + DUE.saturating_sub(self.alone_at_most());
+            let until = start + self.due.saturating_sub(self.alone_at_most());
             self.go_on_until(if waits { until } else { Duration::MAX }, out);
         }
         if self.aside.is_none() {
