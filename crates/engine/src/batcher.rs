@@ -23,6 +23,9 @@ pub(crate) const WAITING_MAX: usize = 1024;
 /// Chunks end where pages do, unless that would cost more than this part of a step.
 const ALIGNMENT_PART: usize = 8;
 
+/// The end of a prompt is no chunk of its own if it is at most this part of one: each step has a price, whatever its rows.
+const REST_PART: usize = 8;
+
 /// What only others know.
 pub(crate) trait Desk {
     /// Whether a sequence's reader can take more.
@@ -196,7 +199,9 @@ impl Phase {
         if rows == 0 {
             return None;
         }
-        let mut to = end.min(from + rows);
+        let rest = rows + rows / REST_PART;
+        let is_near = end - from <= rest && rest <= CHUNK_TOKENS;
+        let mut to = if is_near { end } else { end.min(from + rows) };
         let aligned = to / page_tokens * page_tokens;
         if to < end && aligned > from && (to - aligned) * ALIGNMENT_PART <= rows {
             to = aligned;
@@ -291,6 +296,17 @@ mod tests {
         books.breaks.insert(B, vec![100, 250]);
         check(&mut batcher, &mut books, &[A], &[(B, 192, 250)]);
         check(&mut batcher, &mut books, &[A], &[(B, 250, 290)]);
+        check(&mut batcher, &mut books, &[A, B], &[]);
+    }
+
+    #[test]
+    fn the_end_of_a_prompt_is_no_step_of_its_own() {
+        let (mut batcher, mut books) = joined(&[(A, 1)]);
+        check(&mut batcher, &mut books, &[], &[(A, 0, 1)]);
+        books.prompts.insert(B, 212);
+        let _ = batcher.join(B);
+        check(&mut batcher, &mut books, &[A], &[(B, 0, 100)]);
+        check(&mut batcher, &mut books, &[A], &[(B, 100, 212)]);
         check(&mut batcher, &mut books, &[A, B], &[]);
     }
 
