@@ -10,10 +10,10 @@ use crate::batcher::CHUNK_TOKENS;
 
 /// What a step with a part of a prompt is planned to take. Readers are promised 0.4 s between two tokens; a step that
 /// becomes late is parted (`steps::parting`). Less would make prompts slower, for each step has a price of its own.
-pub(crate) const PLANNED: Duration = Duration::from_millis(330);
+const PLANNED: Duration = Duration::from_millis(330);
 
 /// The same where steps cannot be parted: a machine may be slower by a third from one step to the next.
-pub(crate) const PLANNED_SAFELY: Duration = Duration::from_millis(290);
+const PLANNED_SAFELY: Duration = Duration::from_millis(290);
 
 /// What is counted is what this would take.
 const STEP_TIME: Duration = Duration::from_millis(300);
@@ -63,6 +63,8 @@ pub(crate) struct Allowance {
 /// and rows, as if all cost the same, which is right where the next rows are no deeper than the last ones.
 #[derive(Debug)]
 pub(crate) struct Pace {
+    /// Whether a step that becomes late is parted.
+    can_part: bool,
     cost: Most,
     rows: Most,
     reach_tokens: f64,
@@ -136,11 +138,13 @@ impl Allowance {
 
 impl Most {
     /// So much took `STEP_TIME` divided by `share`.
-    fn took(&mut self, amount: f64, share: f64) {
+    fn took(&mut self, amount: f64, share: f64, is_careful: bool) {
         let fits = amount * share;
         self.0 = Some(match self.0 {
             None => fits,
-            Some(_) if share < 1.0 => fits,
+            Some(_) if share < 1.0 && is_careful => fits,
+            // One slow step is no slow machine either.
+            Some(most) if share < 1.0 => f64::midpoint(most, fits),
             // A step of few rows says little about one of many: what a step costs anyway is most of it.
             Some(most) if amount < most / 2.0 => most.max(fits),
             // One quick step is no quick machine: half of the way there, and no more than twice as much.
@@ -149,17 +153,19 @@ impl Most {
     }
 }
 
-impl Default for Pace {
-    fn default() -> Pace {
-        let (cost, rows) = (Most::default(), Most::default());
-        Pace { cost, rows, reach_tokens: REACH_TOKENS, seen: Seen::default() }
-    }
-}
-
 impl Pace {
-    /// Beside `running` rows, each of which draws a token, in a step that is planned to take so long.
-    pub fn beside(&self, running: Load, planned: Duration) -> Allowance {
-        let reach_tokens = self.reach_tokens;
+    pub fn new(can_part: bool) -> Pace {
+        let (cost, rows) = (Most::default(), Most::default());
+        Pace { can_part, cost, rows, reach_tokens: REACH_TOKENS, seen: Seen::default() }
+    }
+
+    /// Beside `running` rows, each of which draws a token, in a step that begins so long after the last one was read.
+    pub fn beside(&self, running: Load, waited: Duration) -> Allowance {
+        let planned = if self.can_part { PLANNED } else { PLANNED_SAFELY };
+        if waited > planned / 2 {
+            return Allowance::nothing();
+        }
+        let (reach_tokens, planned) = (self.reach_tokens, planned - waited);
         let part = planned.as_secs_f64() / STEP_TIME.as_secs_f64();
         let cost = self.cost.0.unwrap_or(0.0) * part - running.cost(reach_tokens);
         let rows = self.rows.0.unwrap_or(0.0) * part - running.rows as f64;
@@ -172,6 +178,7 @@ impl Pace {
         if prompt_rows < ROWS_MIN / 2 || time.is_zero() {
             return;
         }
+        tracing::debug!(rows = load.rows, prompt_rows, ?time, "a step with prompts");
         let before = load.cost(self.reach_tokens);
         if (load.rows - prompt_rows) * PROMPT_ROWS_EACH <= prompt_rows {
             self.learn(load, time);
@@ -180,8 +187,8 @@ impl Pace {
         // What was measured so far, in the new measure.
         self.cost.0 = self.cost.0.map(|most| most * cost / before);
         let share = STEP_TIME.as_secs_f64() / time.as_secs_f64();
-        self.cost.took(cost, share);
-        self.rows.took(load.rows as f64, share);
+        self.cost.took(cost, share, !self.can_part);
+        self.rows.took(load.rows as f64, share, !self.can_part);
     }
 
     /// The two prices, of rows and of history, with which the squares of relative errors are least.
@@ -240,16 +247,16 @@ mod tests {
     /// After a first prompt: how many rows, and what the longest step took.
     #[track_caller]
     fn check(step: f64, row: f64, first_rows: usize, settles_at: std::ops::Range<usize>) {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(true);
         let machine = Machine(step, row, 0.0);
         pace.took(load(0, first_rows), first_rows, machine.time(load(0, first_rows)));
         let mut longest = Duration::ZERO;
         for _ in 0..20 {
-            let rows = pace.beside(Load::default(), PLANNED).rows(0);
+            let rows = pace.beside(Load::default(), Duration::ZERO).rows(0);
             longest = longest.max(machine.time(load(0, rows)));
             pace.took(load(0, rows), rows, machine.time(load(0, rows)));
         }
-        let rows = pace.beside(Load::default(), PLANNED).rows(0);
+        let rows = pace.beside(Load::default(), Duration::ZERO).rows(0);
         assert!(settles_at.contains(&rows), "{rows}");
         let promised = Duration::from_millis(400);
         assert!(longest <= machine.time(load(0, ROWS_MIN)).max(promised), "{longest:?}");
@@ -257,8 +264,8 @@ mod tests {
 
     #[test]
     fn it_settles_without_a_long_step() {
-        check(0.03, 0.005, 2048, 55..60);
-        check(0.03, 0.005, 8, 55..60);
+        check(0.03, 0.005, 2048, 57..63);
+        check(0.03, 0.005, 8, 57..63);
         check(0.01, 0.00002, 600, CHUNK_TOKENS..CHUNK_TOKENS + 1);
         check(0.3, 0.05, 100, ROWS_MIN..ROWS_MIN + 1);
     }
@@ -273,11 +280,11 @@ mod tests {
             Machine(0.02, 0.0018, 0.0),
             Machine(0.05, 0.008, 2e-6),
         ] {
-            let mut pace = Pace::default();
+            let mut pace = Pace::new(true);
             pace.took(load(0, 2040), 2040, machine.time(load(0, 2040)));
             let (mut at, mut times) = (0, Vec::new());
             while at < 12_000 {
-                let rows = pace.beside(load(2000, 1), PLANNED).rows(at);
+                let rows = pace.beside(load(2000, 1), Duration::ZERO).rows(at);
                 let mut step = load(at, rows);
                 step.add(2000, 1);
                 // Less is not possible.
@@ -297,11 +304,11 @@ mod tests {
     #[test]
     fn who_draws_does_not_make_the_others_cheap() {
         let machine = Machine(0.02, 0.0018, 1.13e-6);
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(true);
         pace.took(load(0, 2040), 2040, machine.time(load(0, 2040)));
         let (mut running, mut longest) = (1, 0.0);
         for position in [2000, 2000, 2000, 2000, 0, 0, 1500, 3000, 0, 2000, 500] {
-            let rows = pace.beside(load(2000, running), PLANNED).rows(position);
+            let rows = pace.beside(load(2000, running), Duration::ZERO).rows(position);
             let time =
                 machine.time(load(position, rows)) + Duration::from_millis(12) * running as u32;
             let mut step = load(position, rows);
@@ -315,9 +322,9 @@ mod tests {
 
     #[test]
     fn an_allowance_is_used_up_by_what_was_taken() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(true);
         pace.took(load(0, 200), 200, STEP_TIME);
-        let mut left = pace.beside(Load::default(), STEP_TIME);
+        let mut left = pace.beside(Load::default(), PLANNED - STEP_TIME);
         let cost = load(0, 200).cost(REACH_TOKENS);
         assert_eq!(left.rows(0), 200);
         assert_eq!(left.rows(1600), (cost / 2.03) as usize);
@@ -330,7 +337,7 @@ mod tests {
         left.take(0, 200);
         assert!(left.is_used_up());
         // Somebody always gets on.
-        assert_eq!(pace.beside(load(0, 500), PLANNED).rows(9000), ROWS_MIN);
+        assert_eq!(pace.beside(load(0, 500), Duration::ZERO).rows(9000), ROWS_MIN);
         let mut alone = Allowance::alone();
         assert_eq!(alone.rows(30_000), CHUNK_TOKENS);
         alone.take(0, 48);

@@ -166,7 +166,7 @@ impl<E: Executor> Steps<E> {
 
     pub fn with_forms(executor: E, text: Rc<Text>, forms: Forms, settings: Settings) -> Steps<E> {
         let ends = text.ends().to_vec();
-        let page_tokens = executor.page_tokens();
+        let (page_tokens, can_part) = (executor.page_tokens(), executor.can_part());
         let Settings { context_tokens_max, running_max, waiting_max, seed } = settings;
         Steps {
             executor,
@@ -174,7 +174,7 @@ impl<E: Executor> Steps<E> {
             text,
             context_tokens_max,
             batcher: Batcher::new(Limits { running_max, waiting_max, page_tokens }),
-            pace: Pace::default(),
+            pace: Pace::new(can_part),
             tree: Tree::new(page_tokens),
             sequences: HashMap::new(),
             forming: Vec::new(),

@@ -28,6 +28,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// After a failed write nothing is tried for so long: a full disk is a line in the log now and then.
 const FAILURE_PAUSE: Duration = Duration::from_secs(60);
 
+/// By how much the thread that writes stands back behind those that compute: it has a hundredth of a core where these have
+/// all. Price: under load less is written than is computed, and what the queue has no room for comes when there is a rest.
+const NICENESS: i32 = 19;
+
 /// What a process that was killed left unfinished is removed when it is so old.
 const UNFINISHED_AGE: Duration = Duration::from_secs(3600);
 
@@ -69,7 +73,10 @@ impl Writer {
             failed: None,
         };
         let thread = std::thread::Builder::new().name("pages".to_owned());
-        let thread = thread.spawn(move || writing.run(&queue));
+        let thread = thread.spawn(move || {
+            stand_back();
+            writing.run(&queue);
+        });
         if let Err(error) = &thread {
             tracing::warn!(%error, "pages are not written to disk");
         }
@@ -103,6 +110,15 @@ impl Drop for Writer {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// Niceness is a thread's own on Linux, and a process's elsewhere.
+fn stand_back() {
+    if cfg!(target_os = "linux")
+        && let Err(error) = rustix::process::nice(NICENESS)
+    {
+        tracing::debug!(%error, "pages are written at the priority of all else");
     }
 }
 

@@ -11,7 +11,7 @@ use protocol::{Outbox, RequestId};
 use super::dispatch::Member;
 use super::{Part, Steps};
 use crate::executor::{Executor, Hurry, Onward};
-use crate::pace::{self, Allowance, Load};
+use crate::pace::{Allowance, Load};
 
 /// When the next token is due, the one before told. Less than what readers are promised by as much as a step is late that was
 /// parted at the last moment.
@@ -35,14 +35,10 @@ impl<E: Executor> Aside<E> {
 impl<E: Executor> Steps<E> {
     /// What a step with prompts may take that begins so long after the last token.
     pub(super) fn allowance(&self, waited: Duration) -> Allowance {
-        let planned = match self.executor.can_part() {
-            true => pace::PLANNED,
-            false => pace::PLANNED_SAFELY,
-        };
-        if self.aside.is_some() || waited > planned / 2 {
-            return Allowance::nothing();
+        match self.aside {
+            Some(_) => Allowance::nothing(),
+            None => self.pace.beside(self.running_load(), waited),
         }
-        self.pace.beside(self.running_load(), planned - waited)
     }
 
     /// For a step that begins now, so long after the last token.
