@@ -11,6 +11,7 @@ mod lookup;
 mod model;
 #[cfg(test)]
 mod simulation;
+mod times;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -72,6 +73,8 @@ pub(crate) struct Draft {
 #[derive(Default)]
 pub(crate) struct Speculation {
     sources: Vec<Source>,
+    /// The next plain step to be read was not asked for while another was under way, or is read before another is.
+    is_apart: bool,
 }
 
 struct Source {
@@ -93,11 +96,15 @@ impl Speculation {
     /// Whether the next step may have drafts. Then what is under way has to be read first; what is asked may lack the last
     /// token.
     pub fn wants(&mut self, asks: &[Ask<'_>]) -> bool {
-        self.sources.iter_mut().any(|source| source.depths(asks).iter().any(|depth| *depth > 0))
+        let mut sources = self.sources.iter_mut();
+        let wants = sources.any(|source| source.depths(asks).iter().any(|depth| *depth > 0));
+        self.is_apart |= wants;
+        wants
     }
 
     /// Drafts for the next step, as long as they pay.
     pub fn propose(&mut self, asks: &[Ask<'_>], now: impl Fn() -> Duration) -> Vec<Draft> {
+        self.is_apart = true;
         let mut drafts = vec![Draft::default(); asks.len()];
         let mut open = asks.to_vec();
         for (number, source) in self.sources.iter_mut().enumerate() {
@@ -123,10 +130,14 @@ impl Speculation {
 
     /// A step took so long in which all sequences decoded, `rows` tokens of `sequences`.
     pub fn add_step(&mut self, sequences: usize, rows: usize, time: Duration) {
+        let is_plain = rows == sequences;
+        // A plain step takes what it takes between two others.
+        let usual = Some(time).filter(|_| !self.is_apart);
+        self.is_apart = !is_plain;
         for source in &mut self.sources {
-            match rows > sequences {
-                true => source.pace.add_verifying(rows, time),
-                false => source.pace.add_plain(rows, time),
+            match is_plain {
+                true => source.pace.add_plain(rows, usual),
+                false => source.pace.add_verifying(rows, time),
             }
         }
     }
@@ -137,7 +148,11 @@ impl Speculation {
             let Some(history) = source.histories.get_mut(&id) else { continue };
             match draft.tokens.is_empty() || number != draft.source {
                 true => history.add_plain(),
-                false => source.pace.add_result(history, draft.tokens.len(), accepted),
+                false => {
+                    let drafted = draft.tokens.len();
+                    tracing::trace!(id = id.0, drafted, accepted, "a draft");
+                    source.pace.add_result(history, drafted, accepted);
+                }
             }
         }
     }
@@ -265,7 +280,7 @@ pub(crate) mod tests {
         let clock = Rc::new(Cell::new(Duration::ZERO));
         let mut speculation = Speculation::default();
         speculation.add(Reader { clock: Rc::clone(&clock), has_read: false });
-        speculation.add_step(1, 1, Duration::from_millis(20));
+        (0..8).for_each(|_| speculation.add_step(1, 1, Duration::from_millis(20)));
         let asks = [ask(1, &[1, 2, 3], 4)];
         for _ in 0..5 {
             let drafts = speculation.propose(&asks, || clock.get());
@@ -282,7 +297,7 @@ pub(crate) mod tests {
         speculation.add(Lookup::default());
         speculation.add(Parrot(vec![8, 9]));
         let time = Duration::from_millis(10);
-        speculation.add_step(2, 2, time);
+        (0..8).for_each(|_| speculation.add_step(2, 2, time));
         speculation.add_step(2, 4, time);
         let (repeating, other) = ([1, 2, 3, 4, 1, 2, 3], [5, 6, 7]);
         let asks = [ask(1, &repeating, 2), ask(2, &other, 8)];

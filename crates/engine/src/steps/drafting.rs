@@ -30,6 +30,10 @@ impl<E: Executor> Steps<E> {
         if !self.speculation.is_on() || !self.executor.can_rewind() {
             return;
         }
+        if self.has_rested {
+            // The step that begins now did not take the time in which nobody asked for anything.
+            self.read_at = self.executor.now();
+        }
         if self.under_way.iter().any(|part| !part.verified.is_empty()) {
             self.read(out);
         }
