@@ -23,9 +23,12 @@ use std::sync::{Mutex, OnceLock};
 /// step returns its memory to the system and faults it in again. It counts against the model's budget.
 const CACHE_BYTES_MAX: usize = 512 << 20;
 
-/// MLX's switch for products of float32 on CUDA: unless told otherwise it rounds their inputs to tf32, ten bits of
-/// mantissa, and a float32 model would be no better than a float16 one.
-const TF32_VARIABLE: &str = "MLX_ENABLE_TF32";
+/// MLX's switches on CUDA that are on unless told otherwise:
+/// - Inputs of float32 products are rounded to tf32, ten bits of mantissa: a float32 model would be no better than a float16
+///   one.
+/// - A process that has seen some 800 kinds of steps refuses each further kind ("cache thrashing"): its cache of CUDA graphs
+///   counts over the whole life of the process. Without, the oldest graphs go.
+const SWITCHED_OFF: [&str; 2] = ["MLX_ENABLE_TF32", "MLX_ENABLE_CACHE_THRASHING_CHECK"];
 
 /// What `native/primitive.h` promises; `ollmlx_native_version` returns it.
 const NATIVE_VERSION: c_int = 1;
@@ -91,7 +94,7 @@ impl Library {
 }
 
 fn find() -> Result<Library, OpenError> {
-    full_float32();
+    switch_off();
     for candidate in search::candidates() {
         let outcome = match consider(&candidate) {
             Ok(library) => {
@@ -109,12 +112,14 @@ fn find() -> Result<Library, OpenError> {
     Err(search::versions_refused(&ATTEMPTS.lock().map(|list| list.clone()).unwrap_or_default()))
 }
 
-/// Float32 is float32, unless the user has decided.
-fn full_float32() {
-    if std::env::var_os(TF32_VARIABLE).is_none() {
-        // SAFETY: once per process, under the standard library's lock. C code that reads the environment beside it has
-        // to be of this process's own libraries; MLX and CUDA, which do, are opened after this.
-        unsafe { std::env::set_var(TF32_VARIABLE, "0") };
+/// Float32 is float32 and a process may live long, unless the user has decided.
+fn switch_off() {
+    for variable in SWITCHED_OFF {
+        if std::env::var_os(variable).is_none() {
+            // SAFETY: once per process, under the standard library's lock. C code that reads the environment beside it has
+            // to be of this process's own libraries; MLX and CUDA, which do, are opened after this.
+            unsafe { std::env::set_var(variable, "0") };
+        }
     }
 }
 
