@@ -27,12 +27,12 @@ impl<E: Executor> Steps<E> {
     /// Finds drafts for those who decode in the next step; reads the step under way where they need that.
     pub(super) fn draft(&mut self, plan: &Plan, out: &mut dyn Outbox) {
         self.verifying.clear();
-        if !self.speculation.is_on() || !self.executor.can_rewind() {
-            return;
-        }
         if self.has_rested {
             // The step that begins now did not take the time in which nobody asked for anything.
             self.read_at = self.executor.now();
+        }
+        if !self.speculation.is_on() || !self.executor.can_rewind() {
+            return;
         }
         if self.under_way.iter().any(|part| !part.verified.is_empty()) {
             self.read(out);
