@@ -256,10 +256,6 @@ impl Executor for Forward {
         self.memory.rewind(slot, length);
     }
 
-    fn fork(&mut self, slot: Slot, length: usize) -> Slot {
-        self.memory.fork(slot, length)
-    }
-
     fn page_tokens(&self) -> usize {
         self.memory.page_tokens()
     }

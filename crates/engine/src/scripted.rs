@@ -555,12 +555,6 @@ impl Executor for ScriptedExecutor {
         self.slots.entry(slot).and_modify(|at| at.state = state);
     }
 
-    fn fork(&mut self, slot: usize, length: usize) -> usize {
-        let pages = self.slots[&slot].pages[..length.div_ceil(self.script.page_tokens)].to_vec();
-        let state = self.state(slot);
-        self.open_on(&pages, length, state.as_ref())
-    }
-
     fn page_tokens(&self) -> usize {
         self.script.page_tokens
     }
