@@ -188,8 +188,10 @@ fn a_model_of_another_with_words_of_its_own() {
 fn a_killed_runner_is_told_and_replaced() {
     let mut home = Home::real();
     let server = Server::start(&mut home);
-    let body = json!({"model": "pocket", "prompt": "x", "raw": true,
-        "options": {"num_predict": 4000, "num_ctx": 4096, "temperature": 5}});
+    // A reply that cannot end before.
+    let form = json!({"type": "array", "items": {"type": "integer"}, "minItems": 500});
+    let body = json!({"model": "pocket", "prompt": "x", "raw": true, "format": form,
+        "options": {"num_predict": 4000, "num_ctx": 4096}});
     let mut stream = send(&server, "POST", "/api/generate", body.to_string().as_bytes());
     stream.read_exact(&mut [0; 300]).unwrap();
     signal(server.runners()[0], Signal::KILL);
