@@ -465,7 +465,7 @@ fn bad_drafts_cost_hardly_anything() {
     let mut gains = Vec::new();
     // Where steps are short a burst of somebody else's work takes many of them: more tokens.
     let small = models().join("pocket");
-    for (name, folder, word, replies) in [("0.6B", large, 9000, 8), ("`pocket`", small, 1000, 40)] {
+    for (name, folder, word, replies) in [("0.6B", large, 9000, 8), ("`pocket`", small, 1000, 16)] {
         let draft = ignorant_draft(&folder);
         let ask = |id: u64, options: Options| {
             let prompt: String =
