@@ -6,7 +6,7 @@ use std::rc::Rc;
 use mlx::{Array, Draws, EvalError};
 
 use crate::executor::{Draw, Drawn, Feed};
-use crate::sampler::{self, Row};
+use crate::sampler::{self, Readings, Row};
 use crate::sampling::Edits;
 
 pub(crate) struct Ticket<Slot> {
@@ -18,7 +18,8 @@ pub(crate) struct Ticket<Slot> {
 
 /// What was drawn together.
 struct Part<Slot> {
-    draws: Draws,
+    readings: Readings,
+    /// As the next step takes them.
     tokens: Rc<Array>,
     members: Vec<Member<Slot>>,
 }
@@ -83,14 +84,10 @@ impl<Slot: Copy> Ticket<Slot> {
 
     /// All that is to be computed.
     pub fn arrays(&self) -> Vec<&Array> {
-        let drawn = self.parts.iter().flat_map(|part| {
-            let logprobs = part.draws.logprobs.iter();
-            let logprobs = logprobs.flat_map(|logprobs| {
-                let top = logprobs.top.iter().flat_map(|(ids, values)| [ids, values]);
-                std::iter::once(&logprobs.chosen).chain(top)
-            });
-            std::iter::once(&part.draws.tokens).chain(logprobs)
-        });
+        let drawn = self
+            .parts
+            .iter()
+            .flat_map(|part| std::iter::once(&*part.tokens).chain(part.readings.arrays()));
         self.late.iter().map(|late| &late.logits).chain(drawn).collect()
     }
 
@@ -114,7 +111,7 @@ impl<Slot: Copy> Ticket<Slot> {
         for part in &self.parts {
             let wanted: Vec<_> = part.members.iter().map(|member| member.logprobs).collect();
             let places = part.members.iter().map(|member| member.place);
-            drawn.extend(places.zip(sampler::read(&part.draws, &wanted)?));
+            drawn.extend(places.zip(part.readings.read(&wanted)?));
         }
         drawn.sort_by_key(|(place, _)| *place);
         let mut drawn = drawn.into_iter().map(|(_, drawn)| drawn);
@@ -124,7 +121,7 @@ impl<Slot: Copy> Ticket<Slot> {
 
 impl<Slot> Part<Slot> {
     fn new(draws: Draws, members: Vec<Member<Slot>>) -> Part<Slot> {
-        Part { tokens: Rc::new(draws.tokens.clone()), draws, members }
+        Part { readings: Readings::of(&draws), tokens: Rc::new(draws.tokens), members }
     }
 }
 

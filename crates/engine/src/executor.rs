@@ -78,6 +78,8 @@ pub(crate) trait Executor {
 
     /// Starts a step. If it fails, all slots remember what they did before.
     fn dispatch(&mut self, feeds: &[Feed<Self::Slot>]) -> Result<Self::Ticket, Failure>;
+    /// Whether steps are computed on the cores that everything else here runs on.
+    fn shares_cores(&self) -> bool;
     /// Whether part of a step can wait while the other is computed.
     fn can_part(&self) -> bool;
     /// As `dispatch`, where some feeds cannot wait: if the step takes so long that they would be late, they are computed to

@@ -340,6 +340,10 @@ impl Executor for Forward {
         self.or_rewind(feeds, |forward| forward.step(feeds))
     }
 
+    fn shares_cores(&self) -> bool {
+        mlx::device() == mlx::Device::Cpu
+    }
+
     fn can_part(&self) -> bool {
         self.memory.is_paged()
     }

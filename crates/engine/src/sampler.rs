@@ -1,5 +1,5 @@
-//! From logits to tokens: nothing here waits for the device, so the next step can be dispatched before this one's token
-//! is read.
+//! From logits to tokens: drawing waits for nothing, so the next step can be dispatched before this one's token is read,
+//! and reading ([`Readings`]) waits for its own step only, not for the next.
 //!
 //! The order of the options stands in `kernels::draw`; on the CPU that is what runs, elsewhere `graph` builds the same
 //! from MLX's operations. A draw's randomness is a function of (seed, index of the draw, token) alone, so a reply
@@ -12,7 +12,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use mlx::{Array, Draws, EvalError};
+use mlx::{Array, Draws, EvalError, Reading};
 use protocol::{TokenChoice, TokenLogprob};
 
 use crate::executor::Drawn;
@@ -49,31 +49,62 @@ fn resolved(row: &Row<'_>) -> mlx::Draw {
     }
 }
 
-/// Waits for draws; `wanted` tells for each how many alternatives were asked for.
-pub(crate) fn read(draws: &Draws, wanted: &[Option<u8>]) -> Result<Vec<Drawn>, EvalError> {
-    let tokens: Vec<u32> = draws.tokens.to_vec()?;
-    let Some(logprobs) = &draws.logprobs else {
-        return Ok(tokens.into_iter().map(|token| Drawn { token, logprob: None }).collect());
-    };
-    let chosen: Vec<f32> = logprobs.chosen.to_vec()?;
-    let (ids, values, width) = match &logprobs.top {
-        None => (Vec::new(), Vec::new(), 0),
-        Some((ids, values)) => {
-            (ids.to_vec::<u32>()?, values.to_vec::<f32>()?, ids.shape()[1] as usize)
-        }
-    };
-    let drawn = |(row, (token, wanted)): (usize, (u32, &Option<u8>))| {
-        let logprob = wanted.map(|count| {
-            let top = row * width..row * width + width.min(usize::from(count));
-            let top = ids[top.clone()].iter().zip(&values[top]);
-            TokenLogprob {
-                chosen: choice(token, chosen[row]),
-                top: top.map(|(id, value)| choice(*id, *value)).collect(),
-            }
+/// What the host reads of draws.
+pub(crate) struct Readings {
+    tokens: Reading,
+    logprobs: Option<LogprobReadings>,
+}
+
+struct LogprobReadings {
+    chosen: Reading,
+    top: Option<(Reading, Reading)>,
+    /// Alternatives of each draw.
+    width: usize,
+}
+
+impl Readings {
+    pub fn of(draws: &Draws) -> Readings {
+        let logprobs = |logprobs: &mlx::Logprobs| LogprobReadings {
+            chosen: logprobs.chosen.reading(),
+            top: logprobs.top.as_ref().map(|(ids, values)| (ids.reading(), values.reading())),
+            width: logprobs.top.as_ref().map_or(0, |(ids, _)| ids.dim(1) as usize),
+        };
+        Readings { tokens: draws.tokens.reading(), logprobs: draws.logprobs.as_ref().map(logprobs) }
+    }
+
+    /// All that is to be computed for them.
+    pub fn arrays(&self) -> impl Iterator<Item = &Array> {
+        let logprobs = self.logprobs.iter().flat_map(|logprobs| {
+            let top = logprobs.top.iter().flat_map(|(ids, values)| [ids, values]);
+            std::iter::once(&logprobs.chosen).chain(top)
         });
-        Drawn { token, logprob }
-    };
-    Ok(tokens.into_iter().zip(wanted).enumerate().map(drawn).collect())
+        std::iter::once(&self.tokens).chain(logprobs).map(Reading::array)
+    }
+
+    /// Waits; `wanted` tells for each draw how many alternatives were asked for.
+    pub fn read(&self, wanted: &[Option<u8>]) -> Result<Vec<Drawn>, EvalError> {
+        let tokens: Vec<u32> = self.tokens.to_vec()?;
+        let Some(LogprobReadings { chosen, top, width }) = &self.logprobs else {
+            return Ok(tokens.into_iter().map(|token| Drawn { token, logprob: None }).collect());
+        };
+        let chosen: Vec<f32> = chosen.to_vec()?;
+        let (ids, values) = match top {
+            None => (Vec::new(), Vec::new()),
+            Some((ids, values)) => (ids.to_vec::<u32>()?, values.to_vec::<f32>()?),
+        };
+        let drawn = |(row, (token, wanted)): (usize, (u32, &Option<u8>))| {
+            let logprob = wanted.map(|count| {
+                let top = row * width..row * width + usize::from(count).min(*width);
+                let top = ids[top.clone()].iter().zip(&values[top]);
+                TokenLogprob {
+                    chosen: choice(token, chosen[row]),
+                    top: top.map(|(id, value)| choice(*id, *value)).collect(),
+                }
+            });
+            Drawn { token, logprob }
+        };
+        Ok(tokens.into_iter().zip(wanted).enumerate().map(drawn).collect())
+    }
 }
 
 fn choice(id: u32, logprob: f32) -> TokenChoice {

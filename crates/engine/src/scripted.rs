@@ -38,7 +38,9 @@ pub(crate) struct Script {
     pub step_time: Duration,
     pub row_time: Duration,
     pub history_time: Duration,
-    /// Whether steps can be parted.
+    /// Whether steps take the cores of the loop.
+    pub shares_cores: bool,
+    /// Whether steps can be parted; only where they do.
     pub parts: bool,
     pub moods: Moods,
 }
@@ -231,6 +233,7 @@ impl Default for Script {
             step_time: Duration::from_millis(20),
             row_time: Duration::from_millis(5),
             history_time: Duration::ZERO,
+            shares_cores: false,
             parts: false,
             moods: Moods::Steady,
         }
@@ -683,6 +686,10 @@ impl Executor for ScriptedExecutor {
             self.now = self.busy_until;
         }
         Ok(ticket)
+    }
+
+    fn shares_cores(&self) -> bool {
+        self.script.shares_cores
     }
 
     fn can_part(&self) -> bool {

@@ -220,7 +220,9 @@ impl Chances {
         // Rows are dear, so that many a step is parted.
         let row_time = Duration::from_millis([5, 15, 40][dice.below(3)]);
         let moods = [Moods::Steady, Moods::Changing(dice.below(1000) as u64)][dice.below(2)];
-        let script = Script { parts: dice.below(2) == 0, row_time, moods, ..script };
+        let shares_cores = dice.below(3) > 0;
+        let parts = shares_cores && dice.below(4) > 0;
+        let script = Script { shares_cores, parts, row_time, moods, ..script };
         Chances { script, is_late: dice.below(4) == 0, ..chances }
     }
 
@@ -389,6 +391,7 @@ fn a_machine_that_becomes_slower_keeps_the_promise() {
             step_time: Duration::from_millis(30),
             row_time: Duration::from_micros(1800),
             history_time: Duration::from_micros(1),
+            shares_cores: true,
             parts: true,
             moods: Moods::Changing(seed),
             ..Script::default()

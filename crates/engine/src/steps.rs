@@ -1,9 +1,10 @@
 //! The step loop: takes requests on between steps, lets the batcher decide what is in one, has it computed, and tells the
 //! readers what came of the step before.
 //!
-//! While a decoding step is under way the one before it is read; so a sequence may be fed a token that turns out to be its
-//! last. That row is wasted, and nobody is told of it. A sequence whose reply has a form is computed as early as the
-//! others; only its draw waits until the token before it is read and tells what may follow.
+//! A device of its own never waits: while a decoding step is under way the one before it is read; so a sequence may be fed
+//! a token that turns out to be its last. That row is wasted, and nobody is told of it. Where the loop and the steps share
+//! the processor's cores nothing would be won: each step is read before the next is planned. A sequence whose reply has a
+//! form is computed as early as the others; only its draw waits until the token before it is read and tells what may follow.
 //! Invariants: every request gets exactly one last event; a slot belongs to one sequence; pages are in the tree as soon as
 //! a step that fills them is under way, and leave it if that step fails.
 
@@ -125,17 +126,20 @@ impl<E: Executor> Engine for Steps<E> {
         let plan = self.plan(waited, out);
         let idle = plan.is_empty();
         let is_under_way = !self.under_way.is_empty();
-        let is_by_the_clock = self.executor.can_part() && !plan.prompts.is_empty();
+        let one_by_one = self.executor.shares_cores();
         // A prompt's chunk takes long: whoever waits for a token gets it first.
         if !plan.decode.is_empty() {
             self.draft(&plan, out);
         }
-        if plan.decode.is_empty() || is_by_the_clock {
+        if plan.decode.is_empty() || one_by_one {
             self.read(out);
         }
         let next = self.dispatch(plan, waited, out);
         if self.read(out) {
             self.under_way = self.draw(next, out);
+        }
+        if one_by_one {
+            self.read(out);
         }
         // Whoever ended may have made room for one in line, or has gone there himself.
         let may_start = is_under_way && self.batcher.line().next().is_some();

@@ -5,7 +5,7 @@ use crate::cpu::tape::{self, Held, Node};
 use crate::device::{device, stream_for};
 use crate::ffi::{Functions, mlx_array, mlx_vector_array};
 use crate::open::library;
-use crate::{Device, Dtype, Element, EvalError, cpu, error, meter};
+use crate::{Device, Dtype, Element, EvalError, Reading, cpu, error, meter};
 use half::{bf16, f16};
 use std::cell::OnceCell;
 use std::ffi::c_void;
@@ -55,7 +55,12 @@ fn evaluate(
     let f = functions();
     let vector = Vector::of(f, arrays);
     // SAFETY: the vector holds references of its own and lives for the call.
-    let call = || meter::inside(|| unsafe { which(f)(vector.raw) });
+    metered(name, || unsafe { which(f)(vector.raw) })
+}
+
+/// Computing, or waiting for it: what failed on the way is its failure.
+fn metered(name: &'static str, call: impl FnOnce() -> i32) -> Result<(), EvalError> {
+    let call = || meter::inside(call);
     // On the CPU a thread of its own computes meanwhile, and tells for itself.
     let status = if device() == Device::Cpu { call() } else { parts::queue(name, call) };
     match (status, cpu::take_failure()) {
@@ -182,21 +187,9 @@ impl Array {
 
     /// The elements in row-major order. Computes what is not computed yet. The dtype must be `T`'s: cast first.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, EvalError> {
-        if !T::reads(self.dtype()) {
-            return Err(EvalError::WrongDtype { found: self.dtype(), wanted: T::DTYPE });
-        }
-        let mut values = Vec::<T>::with_capacity(self.size());
-        self.read(|bytes| {
-            // SAFETY: the capacity is that many elements of the same width; `Element` takes any bits.
-            unsafe {
-                std::ptr::copy_nonoverlapping(
-                    bytes.as_ptr(),
-                    values.as_mut_ptr().cast::<u8>(),
-                    bytes.len(),
-                );
-                values.set_len(bytes.len() / size_of::<T>());
-            }
-        })?;
+        self.check_holds::<T>()?;
+        let mut values = Vec::new();
+        self.read(|bytes| values = elements_of(bytes))?;
         Ok(values)
     }
 
@@ -222,18 +215,45 @@ impl Array {
         });
         let settled = settled.map_err(|error| EvalError::Failed(error.to_string()))?;
         eval(&[&settled])?;
-        if settled.size() == 0 {
-            take(&[]);
+        // SAFETY: just evaluated, and made row contiguous.
+        take(unsafe { settled.settled_bytes() });
+        Ok(())
+    }
+
+    /// The values, to be read once the next step is under way: see [`Reading`].
+    #[track_caller]
+    pub fn reading(&self) -> Reading {
+        Reading::of(self)
+    }
+
+    /// Waits until it is computed, and for nothing that was handed over later.
+    pub(crate) fn wait(&self) -> Result<(), EvalError> {
+        let (f, raw) = (functions(), self.raw());
+        // SAFETY: the handle is alive.
+        metered("waiting", || unsafe { (f.mlx_array_eval)(raw) })
+    }
+
+    /// # Safety
+    /// The array is evaluated, row contiguous, and nobody writes to its memory while the bytes are looked at.
+    pub(crate) unsafe fn settled_bytes(&self) -> &[u8] {
+        if self.size() == 0 {
+            return &[];
+        }
+        // SAFETY: by contract `nbytes` bytes are there, as long as `self` is.
+        unsafe {
+            std::slice::from_raw_parts(
+                (functions().mlx_array_data_uint8)(self.raw()),
+                self.nbytes(),
+            )
+        }
+    }
+
+    /// Whether its elements are `T`s.
+    pub(crate) fn check_holds<T: Element>(&self) -> Result<(), EvalError> {
+        if T::reads(self.dtype()) {
             return Ok(());
         }
-        // SAFETY: evaluated and row contiguous, so `nbytes` bytes are there; `settled` outlives the borrow.
-        take(unsafe {
-            std::slice::from_raw_parts(
-                (functions().mlx_array_data_uint8)(settled.raw()),
-                settled.nbytes(),
-            )
-        });
-        Ok(())
+        Err(EvalError::WrongDtype { found: self.dtype(), wanted: T::DTYPE })
     }
 
     /// Whether the values are there already, so that reading them waits for nothing.
@@ -340,6 +360,19 @@ impl fmt::Debug for Array {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Array {}{:?}", self.dtype(), self.shape())
     }
+}
+
+/// The elements whose bytes these are.
+pub(crate) fn elements_of<T: Element>(bytes: &[u8]) -> Vec<T> {
+    let count = bytes.len() / size_of::<T>();
+    let mut values = Vec::<T>::with_capacity(count);
+    // SAFETY: the capacity is that many elements of that many bytes together; `Element` takes any bits.
+    unsafe {
+        let to = values.as_mut_ptr().cast::<u8>();
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count * size_of::<T>());
+        values.set_len(count);
+    }
+    values
 }
 
 /// The table, for code that holds an array and so knows that the library is open.

@@ -23,6 +23,7 @@ pub mod meter;
 mod open;
 mod ops;
 pub mod random;
+mod reading;
 pub mod recurrent;
 pub mod safetensors;
 mod selftest;
@@ -40,6 +41,7 @@ pub use ops::{
     quantized_linear, quantized_matmul, route, stack, take_quantized, tri, unwritten, where_,
     zeros,
 };
+pub use reading::Reading;
 pub use selftest::{Check, selftest};
 
 /// The MLX this program is made for; another version is refused.

@@ -191,3 +191,32 @@ fn kernels_may_use_threads() {
     let same = mlx::array_equal(&squares, &x.square());
     assert_eq!(same.item::<u8>().unwrap(), 1);
 }
+
+#[test]
+fn a_reading_waits_for_its_own_step_only() {
+    mlx::open().unwrap_or_else(|error| panic!("{error}"));
+    let add = |_: &[Input<'_>], outputs: &mut [Output<'_>]| {
+        outputs[0].as_slice::<f32>().unwrap()[0] += 1.0;
+    };
+    let cache = zeros(&[4], Dtype::F32);
+    let first = cpu::call(Run("add", add), &[&cache], &[Start::Shared(0)]).swap_remove(0);
+    let view = first.narrow(0, 0, 2);
+    let readings = [first.reading(), view.reading()];
+    mlx::async_eval(&[&first, readings[0].array(), readings[1].array()]).unwrap();
+    // The next step writes to the same memory, and ends only when the first is read.
+    let (told, tells) = std::sync::mpsc::channel();
+    let tells = std::sync::Mutex::new(tells);
+    let wait = move |inputs: &[Input<'_>], outputs: &mut [Output<'_>]| {
+        add(inputs, outputs);
+        let told = tells.lock().unwrap().recv_timeout(std::time::Duration::from_secs(20));
+        outputs[0].as_slice::<f32>().unwrap()[3] = if told.is_ok() { 1.0 } else { -1.0 };
+    };
+    let second = cpu::call(Run("wait", wait), &[&first], &[Start::Shared(0)]).swap_remove(0);
+    mlx::async_eval(&[&second]).unwrap();
+    assert_eq!(readings[0].to_vec::<f32>().unwrap(), [1.0, 0.0, 0.0, 0.0]);
+    assert_eq!(readings[1].to_vec::<f32>().unwrap(), [1.0, 0.0]);
+    told.send(()).unwrap();
+    let last = second.reading();
+    assert!(last.to_vec::<u32>().is_err(), "another dtype");
+    assert_eq!(last.to_vec::<f32>().unwrap(), [2.0, 0.0, 0.0, 1.0], "-1: the reading waited");
+}

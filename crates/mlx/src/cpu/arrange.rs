@@ -93,8 +93,8 @@ pub(crate) fn slice(array: &Array, start: &[i32], stop: &[i32], steps: &[i32]) -
     })
 }
 
-/// Row-major memory with the same values; the array itself where it lies so.
-fn packed(array: &Array) -> Array {
+/// The same values in row-major memory of their own.
+pub(crate) fn packed(array: &Array) -> Array {
     struct Pack;
     impl Kernel for Pack {
         fn name(&self) -> &'static str {

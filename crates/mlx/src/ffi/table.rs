@@ -83,6 +83,7 @@ functions! {
     fn mlx_array_free(arr: mlx_array) -> c_int;
     fn mlx_array_set(arr: *mut mlx_array, src: mlx_array) -> c_int;
     fn mlx_array_new_data(data: *const c_void, shape: *const c_int, dim: c_int, dtype: mlx_dtype) -> mlx_array;
+    fn mlx_array_eval(arr: mlx_array) -> c_int;
     fn mlx_array_size(arr: mlx_array) -> usize;
     fn mlx_array_ndim(arr: mlx_array) -> usize;
     fn mlx_array_shape(arr: mlx_array) -> *const c_int;
