@@ -62,7 +62,7 @@ impl<Slot: Copy> Ticket<Slot> {
         let drawn = (!rows.is_empty()).then(|| sampler::draw(&logits, &rows));
         let members = early.into_iter().map(|(member, _)| member).collect();
         Ticket {
-            parts: drawn.map(|draws| Part::new(draws, members)).into_iter().collect(),
+            parts: drawn.map(|draws| Part::new(draws, &logits, members)).into_iter().collect(),
             counts: feeds.iter().map(|feed| feed.draws.len()).filter(|n| *n > 0).collect(),
             late: (!late.is_empty()).then_some(Late { logits, draws: late }),
         }
@@ -79,7 +79,7 @@ impl<Slot: Copy> Ticket<Slot> {
             .collect();
         let drawn = sampler::draw(&logits, &rows);
         let members = draws.into_iter().map(|(member, _)| member).collect();
-        self.parts.push(Part::new(drawn, members));
+        self.parts.push(Part::new(drawn, &logits, members));
     }
 
     /// All that is to be computed.
@@ -120,8 +120,9 @@ impl<Slot: Copy> Ticket<Slot> {
 }
 
 impl<Slot> Part<Slot> {
-    fn new(draws: Draws, members: Vec<Member<Slot>>) -> Part<Slot> {
-        Part { readings: Readings::of(&draws), tokens: Rc::new(draws.tokens), members }
+    fn new(draws: Draws, logits: &Array, members: Vec<Member<Slot>>) -> Part<Slot> {
+        let readings = Readings::of(&draws, logits.dim(-1) as u32);
+        Part { readings, tokens: Rc::new(draws.tokens), members }
     }
 }
 

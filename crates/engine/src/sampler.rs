@@ -52,6 +52,7 @@ fn resolved(row: &Row<'_>) -> mlx::Draw {
 /// What the host reads of draws.
 pub(crate) struct Readings {
     tokens: Reading,
+    vocabulary: u32,
     logprobs: Option<LogprobReadings>,
 }
 
@@ -63,13 +64,18 @@ struct LogprobReadings {
 }
 
 impl Readings {
-    pub fn of(draws: &Draws) -> Readings {
+    /// Of draws from so many tokens.
+    pub fn of(draws: &Draws, vocabulary: u32) -> Readings {
         let logprobs = |logprobs: &mlx::Logprobs| LogprobReadings {
             chosen: logprobs.chosen.reading(),
             top: logprobs.top.as_ref().map(|(ids, values)| (ids.reading(), values.reading())),
             width: logprobs.top.as_ref().map_or(0, |(ids, _)| ids.dim(1) as usize),
         };
-        Readings { tokens: draws.tokens.reading(), logprobs: draws.logprobs.as_ref().map(logprobs) }
+        Readings {
+            tokens: draws.tokens.reading(),
+            vocabulary,
+            logprobs: draws.logprobs.as_ref().map(logprobs),
+        }
     }
 
     /// All that is to be computed for them.
@@ -84,6 +90,11 @@ impl Readings {
     /// Waits; `wanted` tells for each draw how many alternatives were asked for.
     pub fn read(&self, wanted: &[Option<u8>]) -> Result<Vec<Drawn>, EvalError> {
         let tokens: Vec<u32> = self.tokens.to_vec()?;
+        // A GPU that has failed says so when it is asked for the next step, and until then gives whatever lies there.
+        if let Some(token) = tokens.iter().find(|token| **token >= self.vocabulary) {
+            let message = format!("token {token} was drawn of {}", self.vocabulary);
+            return Err(EvalError::Failed(message));
+        }
         let Some(LogprobReadings { chosen, top, width }) = &self.logprobs else {
             return Ok(tokens.into_iter().map(|token| Drawn { token, logprob: None }).collect());
         };

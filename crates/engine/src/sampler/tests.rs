@@ -369,7 +369,9 @@ fn logprobs_are_those_of_the_raw_logits() {
         mlx::Draw { row: 2, allowed: Some([1 << 14].into()), logprobs: Some(0), ..plain(cold, 1) },
     ];
     for (path, drawn) in paths(&logits, &draws) {
-        let drawn = super::Readings::of(&drawn).read(&[Some(3), None, Some(0)]).unwrap();
+        let drawn = super::Readings::of(&drawn, logits.dim(-1) as u32)
+            .read(&[Some(3), None, Some(0)])
+            .unwrap();
         assert_eq!((drawn[0].token, drawn[2].token), (2, 14), "{path}");
         assert!(drawn[1].logprob.is_none());
         let near = |got: f32, expected: f32| {

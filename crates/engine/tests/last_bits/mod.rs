@@ -3,6 +3,9 @@
 //! bits: as long as two replies say the same, and where they part, their log-probabilities are near; what comes behind
 //! tells nothing, nor does it that one ends where the other goes on.
 
+mod distances;
+
+use distances::distances;
 use mlx::Device;
 use protocol::TokenLogprob;
 
@@ -17,23 +20,8 @@ pub fn assert_alike(what: &str, found: &[TokenLogprob], expected: &[TokenLogprob
         assert_eq!(found, expected, "{what}");
         return;
     }
-    let both = || found.iter().zip(expected);
-    let alike = both().take_while(|(a, b)| a.chosen.id == b.chosen.id).count();
-    let apart = both().take(alike + 1).map(|(a, b)| distance(a, b)).fold(0.0, f32::max);
-    println!("{what}: {apart} apart, {alike} of {} tokens are the same", expected.len());
+    let distances = distances(found, expected);
+    let apart = distances.iter().fold(0.0, |most, distance| distance.max(most));
+    println!("{what}: {apart} apart, {} of {} tokens", distances.len(), expected.len());
     assert!(apart <= APART_MAX, "{what}: {apart} apart");
-}
-
-/// Of the log-probabilities of tokens that are named on both sides; infinite where none is.
-fn distance(a: &TokenLogprob, b: &TokenLogprob) -> f32 {
-    let named = |x: &TokenLogprob| -> Vec<(u32, f32)> {
-        x.top.iter().chain([&x.chosen]).map(|token| (token.id, token.logprob)).collect()
-    };
-    let others = named(b);
-    let of = |(id, x): &(u32, f32)| {
-        let other = others.iter().find(|(other, _)| other == id)?;
-        Some((x - other.1).abs())
-    };
-    let distances: Vec<f32> = named(a).iter().filter_map(of).collect();
-    distances.into_iter().reduce(f32::max).unwrap_or(f32::INFINITY)
 }
