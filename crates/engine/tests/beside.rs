@@ -5,9 +5,16 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests fail as tests do.
 
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use engine::measure::Bench;
 use protocol::{LoadModel, ModelFiles};
+
+/// Who measures has the cores to himself.
+fn alone() -> MutexGuard<'static, ()> {
+    static CORES: Mutex<()> = Mutex::new(());
+    CORES.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn bench() -> Bench {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench/qwen3-0.6b-4");
@@ -19,6 +26,7 @@ fn bench() -> Bench {
 #[test]
 #[ignore = "a minute; a measurement"]
 fn later_chats_with_a_system_prompt_of_2000_tokens() {
+    let _alone = alone();
     let mut bench = bench();
     for own in [16, 40] {
         // The first one warms up.
@@ -33,6 +41,7 @@ fn later_chats_with_a_system_prompt_of_2000_tokens() {
 #[test]
 #[ignore = "minutes; a measurement"]
 fn a_prompt_of_800_tokens_beside_two_replies() {
+    let _alone = alone();
     let mut bench = bench();
     let rounds: Vec<_> = (0..4).map(|_| bench.beside(2, 800).unwrap()).collect();
     // The first one warms up.
