@@ -5,6 +5,8 @@
 
 #[path = "../tests/last_bits/distances.rs"]
 mod distances;
+#[path = "../tests/widened/mod.rs"]
+mod widened;
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -240,25 +242,15 @@ fn in_f32() -> tempfile::TempDir {
     for (name, path) in &source.files {
         std::fs::copy(path, folder.path().join(name)).unwrap();
     }
-    let file = mlx::safetensors::SafeTensors::open(&source.tensors[0]).unwrap();
-    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
-    for (name, tensor) in file.tensors() {
-        let begin = data.len();
-        data.extend(file.array(name).unwrap().cast(mlx::Dtype::F32).to_bytes().unwrap());
-        let offsets = [begin, data.len()];
-        let tensor =
-            serde_json::json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": offsets});
-        header.insert(name.to_owned(), tensor);
-    }
-    let header = serde_json::to_vec(&header).unwrap();
-    let whole = [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat();
-    std::fs::write(folder.path().join("model.safetensors"), whole).unwrap();
+    let weights = folder.path().join("model.safetensors");
+    std::fs::copy(&source.tensors[0], &weights).unwrap();
+    widened::widen(&weights);
     folder
 }
 
 /// What is computed in bf16, held against f32: how far each position is off alone and in a crowd, and how far these two
 /// are from each other. As long as the replies say the same.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Errors {
     alone: Vec<f32>,
     crowd: Vec<f32>,
@@ -358,13 +350,13 @@ fn resident_bytes() -> usize {
 fn check(manner: Manner, numbers: std::ops::Range<u64>) -> Memory {
     let start = Instant::now();
     let expected = alone(numbers.clone(), manner.kv_cache_type, files("pocket"));
+    let alone_time = start.elapsed();
     let exact = (!on_cpu()).then(|| {
         let folder = in_f32();
         let model = ModelFiles::of_folder("pocket in f32", folder.path()).unwrap();
         alone(numbers.clone(), manner.kv_cache_type, model)
     });
     let mut errors = Errors::default();
-    let alone_time = start.elapsed();
     let start = Instant::now();
     let mut steps = manner.engine(files("pocket"));
     let mut memory = Memory { ours: Vec::new(), process: Vec::new() };

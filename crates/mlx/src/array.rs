@@ -187,17 +187,12 @@ impl Array {
 
     /// The elements in row-major order. Computes what is not computed yet. The dtype must be `T`'s: cast first.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, EvalError> {
-        self.check_holds::<T>()?;
-        let mut values = Vec::new();
-        self.read(|bytes| values = elements_of(bytes))?;
-        Ok(values)
+        Reading::now(self)?.to_vec()
     }
 
     /// The elements as bytes, in row-major order.
     pub fn to_bytes(&self) -> Result<Vec<u8>, EvalError> {
-        let mut copy = Vec::new();
-        self.read(|bytes| copy.extend_from_slice(bytes))?;
-        Ok(copy)
+        Ok(Reading::now(self)?.bytes()?.to_vec())
     }
 
     /// The only element.
@@ -206,18 +201,6 @@ impl Array {
             [value] => Ok(*value),
             values => Err(EvalError::NotAScalar(values.len())),
         }
-    }
-
-    fn read(&self, take: impl FnOnce(&[u8])) -> Result<(), EvalError> {
-        let settled = error::catch(|| match cpu::buffers_are_shared() {
-            true => cpu::snapshot(self),
-            false => self.contiguous(),
-        });
-        let settled = settled.map_err(|error| EvalError::Failed(error.to_string()))?;
-        eval(&[&settled])?;
-        // SAFETY: just evaluated, and made row contiguous.
-        take(unsafe { settled.settled_bytes() });
-        Ok(())
     }
 
     /// The values, to be read once the next step is under way: see [`Reading`].
@@ -231,29 +214,6 @@ impl Array {
         let (f, raw) = (functions(), self.raw());
         // SAFETY: the handle is alive.
         metered("waiting", || unsafe { (f.mlx_array_eval)(raw) })
-    }
-
-    /// # Safety
-    /// The array is evaluated, row contiguous, and nobody writes to its memory while the bytes are looked at.
-    pub(crate) unsafe fn settled_bytes(&self) -> &[u8] {
-        if self.size() == 0 {
-            return &[];
-        }
-        // SAFETY: by contract `nbytes` bytes are there, as long as `self` is.
-        unsafe {
-            std::slice::from_raw_parts(
-                (functions().mlx_array_data_uint8)(self.raw()),
-                self.nbytes(),
-            )
-        }
-    }
-
-    /// Whether its elements are `T`s.
-    pub(crate) fn check_holds<T: Element>(&self) -> Result<(), EvalError> {
-        if T::reads(self.dtype()) {
-            return Ok(());
-        }
-        Err(EvalError::WrongDtype { found: self.dtype(), wanted: T::DTYPE })
     }
 
     /// Whether the values are there already, so that reading them waits for nothing.
@@ -360,19 +320,6 @@ impl fmt::Debug for Array {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Array {}{:?}", self.dtype(), self.shape())
     }
-}
-
-/// The elements whose bytes these are.
-pub(crate) fn elements_of<T: Element>(bytes: &[u8]) -> Vec<T> {
-    let count = bytes.len() / size_of::<T>();
-    let mut values = Vec::<T>::with_capacity(count);
-    // SAFETY: the capacity is that many elements of that many bytes together; `Element` takes any bits.
-    unsafe {
-        let to = values.as_mut_ptr().cast::<u8>();
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count * size_of::<T>());
-        values.set_len(count);
-    }
-    values
 }
 
 /// The table, for code that holds an array and so knows that the library is open.

@@ -356,23 +356,3 @@ pub(crate) fn take_failure() -> Option<String> {
 pub(crate) fn buffers_are_shared() -> bool {
     SHARED.get()
 }
-
-/// A copy made on the stream, after what was asked before and before what is asked later.
-#[track_caller]
-pub(crate) fn snapshot(array: &Array) -> Array {
-    struct Snapshot;
-    impl Kernel for Snapshot {
-        fn name(&self) -> &'static str {
-            "snapshot"
-        }
-
-        fn run(&self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {
-            if let ([input], [output]) = (inputs, outputs) {
-                output.as_bytes().copy_from_slice(input.as_bytes().unwrap_or_default());
-            }
-        }
-    }
-    let array = array.contiguous();
-    let start = Start::Fresh { shape: array.shape(), dtype: array.dtype() };
-    call(Snapshot, &[&array], &[start]).swap_remove(0)
-}
